@@ -1,0 +1,1 @@
+"""Jernih makes attacked images clear again."""

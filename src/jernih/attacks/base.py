@@ -1,0 +1,173 @@
+"""What every attack shares: the checks before, the projection and the recheck after."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from jernih.registry import Registry
+from jernih.types import AttackResult, Norm
+from jernih.validate import (
+    InputError,
+    check_images,
+    check_labels,
+    check_logits,
+    parse_eps,
+)
+
+
+class Attack(ABC):
+    """A way to make a model misclassify images within a bound on the perturbation.
+
+    Calling the attack checks the arguments, runs the method, projects what it returns onto the
+    ball and onto [0, 1], and asks the model again whether it is fooled. A subclass writes only
+    :meth:`run` (and :meth:`run_sweep` where several bounds can share work).
+
+    Args:
+        eps: bound on the perturbation in the attack's norm, on the scale of images in [0, 1];
+            a number or a fraction such as ``"4/255"``.
+        targeted: the labels passed are classes to reach rather than the true ones.
+
+    Attributes:
+        norm: the norm of the bound.
+        name: the name in the registry.
+        reference: the publication that describes the method.
+    """
+
+    name: ClassVar[str]
+    norm: ClassVar[Norm]
+    reference: ClassVar[str]
+
+    def __init__(self, eps: float | str = "8/255", *, targeted: bool = False) -> None:
+        self.eps = parse_eps(eps)
+        self.targeted = targeted
+
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> AttackResult:
+        """Attack a batch with the bound that the attack was made with.
+
+        Args:
+            model: images in [0, 1] → logits (N, K), in evaluation mode. Its weights, mode and
+                gradients stay as they are.
+            images: float32 (N, C, H, W) in [0, 1].
+            labels: int64 (N,): the true classes, or the ones to reach when targeted.
+            generator: source of randomness for attacks that use any.
+
+        Raises:
+            InputError: for arguments of another form, and for a model in training mode.
+        """
+        return self.sweep(model, images, labels, [self.eps], generator=generator)[0]
+
+    def sweep(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        epsilons: Sequence[float | str],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> list[AttackResult]:
+        """Attack a batch once for each bound in ``epsilons``; arguments as for a call.
+
+        Attacks whose direction does not depend on the bound share one gradient over all bounds.
+        """
+        images = check_images(images)
+        if not isinstance(model, nn.Module):
+            raise InputError("model", "a torch.nn.Module", f"a {type(model).__name__}")
+        if any(module.training for module in model.modules()):
+            raise InputError("model", "evaluation mode (call model.eval())", "training mode")
+        if not epsilons:
+            raise InputError("epsilons", "at least one bound", "none")
+        bounds = [parse_eps(eps, "epsilons") for eps in epsilons]
+        check_labels(labels, len(images))
+        with torch.enable_grad():
+            attacked = self.run_sweep(model, images, labels, bounds, generator)
+        return [
+            self._result(model, images, raw.detach(), labels, eps)
+            for raw, eps in zip(attacked, bounds, strict=True)
+        ]
+
+    @abstractmethod
+    def run(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        eps: float,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """Return attacked images for one bound; arguments are already checked."""
+
+    def run_sweep(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        epsilons: Sequence[float],
+        generator: torch.Generator | None,
+    ) -> list[Tensor]:
+        """Return attacked images for each bound; override where bounds can share work."""
+        return [self.run(model, images, labels, eps, generator) for eps in epsilons]
+
+    def _result(
+        self, model: nn.Module, images: Tensor, attacked: Tensor, labels: Tensor, eps: float
+    ) -> AttackResult:
+        if attacked.shape != images.shape or not bool(torch.isfinite(attacked).all()):
+            raise RuntimeError(f"attack {self.name!r} returned a wrong shape or NaN")
+        delta = project(attacked - images, self.norm, eps)
+        attacked = (images + delta).clamp(0, 1)
+        with torch.no_grad():
+            logits = check_logits(model(attacked), len(images))
+        check_labels(labels, len(images), logits.shape[1])
+        predictions = logits.argmax(1)
+        fooled = predictions == labels if self.targeted else predictions != labels
+        return AttackResult(
+            images=attacked,
+            predictions=predictions,
+            success=fooled,
+            distances=distance(images, attacked, self.norm),
+            norm=self.norm,
+            eps=eps,
+        )
+
+
+def distance(images: Tensor, others: Tensor, norm: Norm) -> Tensor:
+    """Distance of each pair of images (N, C, H, W) in ``norm``, as a tensor (N,)."""
+    order = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}[norm]
+    return torch.linalg.vector_norm((others - images).flatten(1), ord=order, dim=1)
+
+
+def project(delta: Tensor, norm: Norm, eps: float) -> Tensor:
+    """The nearest perturbations (N, C, H, W) whose size in ``norm`` is at most ``eps``.
+
+    The L1 projection follows Duchi et al., "Efficient Projections onto the l1-Ball" (ICML 2008).
+    """
+    if norm == "linf":
+        return delta.clamp(-eps, eps)
+    flat = delta.flatten(1)
+    if norm == "l2":
+        size = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
+        return (flat * (eps / size.clamp_min(1e-12)).clamp_max(1)).view_as(delta)
+    magnitude = flat.abs()
+    ordered = magnitude.sort(dim=1, descending=True).values
+    excess = ordered.cumsum(1) - eps
+    rank = torch.arange(1, flat.shape[1] + 1, device=flat.device)
+    last = ((ordered - excess / rank) > 0).sum(1, keepdim=True).clamp_min(1)
+    cut = (excess.gather(1, last - 1) / last).clamp_min(0)
+    inside = magnitude.sum(1, keepdim=True) <= eps
+    shrunk = flat.sign() * (magnitude - cut).clamp_min(0)
+    return torch.where(inside, flat, shrunk).view_as(delta)
+
+
+ATTACKS: Registry[Attack] = Registry("attack")
+"""All attacks by name."""

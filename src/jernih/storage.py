@@ -1,0 +1,102 @@
+"""Files that are either wholly there or not there at all: atomic writes, hashes, JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jernih.validate import InputError
+
+
+@contextlib.contextmanager
+def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside ``target`` that takes its name once the block succeeds.
+
+    The parent folders are made. When the block raises, the temporary file goes and an existing
+    ``target`` stays as it was. The temporary name keeps the target's suffix, since many writers
+    choose their format by it.
+
+    Raises:
+        OSError: when the folder cannot be written or the disk is full.
+    """
+    path = Path(target)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(
+        prefix=f".{path.stem[:40]}-", suffix=f".tmp{path.suffix}", dir=path.parent
+    )
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(target: str | os.PathLike[str], text: str) -> Path:
+    """Write ``text`` as UTF-8, atomically, and return the path."""
+    with atomic_path(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(target)
+
+
+def _plain(value: Any) -> Any:
+    """Replace NaN and infinities by None: strict JSON has neither."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def to_json(value: Any) -> str:
+    """Render plain data as strict, indented JSON (NaN and infinities as null)."""
+    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(target: str | os.PathLike[str], value: Any) -> Path:
+    """Write plain data as strict JSON, atomically, and return the path."""
+    return write_text(target, to_json(value))
+
+
+def read_json(source: str | os.PathLike[str]) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: when the file is absent or is not JSON.
+    """
+    path = Path(source)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError("JSON file", "an existing file", str(path)) from None
+    except ValueError as error:
+        raise InputError(f"JSON file {path}", "valid JSON", str(error)) from None
+
+
+def sha256_file(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def fingerprint(value: Any) -> str:
+    """A SHA-256 over plain data that does not depend on the order of its keys."""
+    text = json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

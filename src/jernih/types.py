@@ -1,0 +1,51 @@
+"""The few values that pass between the rooms of the house."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+Norm = Literal["linf", "l2", "l1"]
+Knowledge = Literal["oblivious", "adaptive"]
+
+
+@dataclass(frozen=True)
+class Threat:
+    """What an attacker is assumed to be able to do.
+
+    Attributes:
+        norm: the norm that bounds the perturbation.
+        eps: its bound, on the scale of images in [0, 1].
+        knowledge: ``"oblivious"``: the attacker sees only the classifier; ``"adaptive"``: the
+            attacker sees, and differentiates through, the purifier and the classifier.
+    """
+
+    norm: Norm
+    eps: float
+    knowledge: Knowledge = "oblivious"
+
+    def __str__(self) -> str:
+        return f"{self.knowledge}, {self.norm}, eps {self.eps:g}"
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """What an attack made of a batch, rechecked by the attack's base class.
+
+    Attributes:
+        images: attacked images, float32 (N, C, H, W), within [0, 1] and within the ball.
+        predictions: the attacked model's classes on them, int64 (N,).
+        success: bool (N,): wrong class (untargeted) or the wanted class (targeted).
+        distances: size of each perturbation in the attack's norm, float32 (N,).
+        norm: the norm of ``distances`` and ``eps``.
+        eps: the bound that held, on the scale of images in [0, 1].
+    """
+
+    images: Tensor
+    predictions: Tensor
+    success: Tensor
+    distances: Tensor
+    norm: Norm
+    eps: float
