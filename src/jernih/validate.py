@@ -1,5 +1,6 @@
-"""The checks at every public boundary. Each failure names the argument, what was expected, and
-what came instead.
+"""The checks at every public boundary.
+
+Each failure names the argument, what was expected, and what came instead.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def check_choice(argument: str, value: str, choices: Sequence[str]) -> str:
         return value
     like = nearest(str(value), choices)
     listed = ", ".join(repr(choice) for choice in choices) or "nothing (none are known)"
-    raise InputError(argument, f"one of {listed}", repr(value), f"nearest: {like!r}" if like else "")
+    raise InputError(
+        argument, f"one of {listed}", repr(value), f"nearest: {like!r}" if like else ""
+    )
 
 
 def check_number(argument: str, value: float, low: float, high: float) -> float:
@@ -82,7 +85,9 @@ def parse_eps(value: float | str, argument: str = "eps") -> float:
         try:
             value = float(Fraction(value.replace(" ", "")))
         except (ValueError, ZeroDivisionError):
-            raise InputError(argument, "a number or a fraction such as 4/255", repr(value)) from None
+            raise InputError(
+                argument, "a number or a fraction such as 4/255", repr(value)
+            ) from None
     return check_number(argument, value, 0.0, 1.0)
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from jernih.registry import Registry
+from jernih.registry import Configured, Registry
 from jernih.types import AttackResult, Norm
 from jernih.validate import (
     InputError,
@@ -20,7 +20,7 @@ from jernih.validate import (
 )
 
 
-class Attack(ABC):
+class Attack(Configured, ABC):
     """A way to make a model misclassify images within a bound on the perturbation.
 
     Calling the attack checks the arguments, runs the method, projects what it returns onto the
@@ -34,11 +34,9 @@ class Attack(ABC):
 
     Attributes:
         norm: the norm of the bound.
-        name: the name in the registry.
         reference: the publication that describes the method.
     """
 
-    name: ClassVar[str]
     norm: ClassVar[Norm]
     reference: ClassVar[str]
 
@@ -81,6 +79,26 @@ class Attack(ABC):
 
         Attacks whose direction does not depend on the bound share one gradient over all bounds.
         """
+        attacked = self.perturb(model, images, labels, epsilons, generator=generator)
+        bounds = [parse_eps(eps, "epsilons") for eps in epsilons]
+        return [
+            self._recheck(model, images, made, labels, eps)
+            for made, eps in zip(attacked, bounds, strict=True)
+        ]
+
+    def perturb(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        epsilons: Sequence[float | str],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> list[Tensor]:
+        """Like :meth:`sweep`, but return the attacked images alone, without asking the model again.
+
+        For training, where the outcome of each attack is of no interest.
+        """
         images = check_images(images)
         if not isinstance(model, nn.Module):
             raise InputError("model", "a torch.nn.Module", f"a {type(model).__name__}")
@@ -91,10 +109,9 @@ class Attack(ABC):
         bounds = [parse_eps(eps, "epsilons") for eps in epsilons]
         check_labels(labels, len(images))
         with torch.enable_grad():
-            attacked = self.run_sweep(model, images, labels, bounds, generator)
+            made = self.run_sweep(model, images, labels, bounds, generator)
         return [
-            self._result(model, images, raw.detach(), labels, eps)
-            for raw, eps in zip(attacked, bounds, strict=True)
+            self._confine(images, raw.detach(), eps) for raw, eps in zip(made, bounds, strict=True)
         ]
 
     @abstractmethod
@@ -119,13 +136,14 @@ class Attack(ABC):
         """Return attacked images for each bound; override where bounds can share work."""
         return [self.run(model, images, labels, eps, generator) for eps in epsilons]
 
-    def _result(
-        self, model: nn.Module, images: Tensor, attacked: Tensor, labels: Tensor, eps: float
-    ) -> AttackResult:
+    def _confine(self, images: Tensor, attacked: Tensor, eps: float) -> Tensor:
         if attacked.shape != images.shape or not bool(torch.isfinite(attacked).all()):
             raise RuntimeError(f"attack {self.name!r} returned a wrong shape or NaN")
-        delta = project(attacked - images, self.norm, eps)
-        attacked = (images + delta).clamp(0, 1)
+        return (images + project(attacked - images, self.norm, eps)).clamp(0, 1)
+
+    def _recheck(
+        self, model: nn.Module, images: Tensor, attacked: Tensor, labels: Tensor, eps: float
+    ) -> AttackResult:
         with torch.no_grad():
             logits = check_logits(model(attacked), len(images))
         check_labels(labels, len(images), logits.shape[1])
@@ -144,7 +162,8 @@ class Attack(ABC):
 def distance(images: Tensor, others: Tensor, norm: Norm) -> Tensor:
     """Distance of each pair of images (N, C, H, W) in ``norm``, as a tensor (N,)."""
     order = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}[norm]
-    return torch.linalg.vector_norm((others - images).flatten(1), ord=order, dim=1)
+    size: Tensor = torch.linalg.vector_norm((others - images).flatten(1), ord=order, dim=1)
+    return size
 
 
 def project(delta: Tensor, norm: Norm, eps: float) -> Tensor:
@@ -156,8 +175,9 @@ def project(delta: Tensor, norm: Norm, eps: float) -> Tensor:
         return delta.clamp(-eps, eps)
     flat = delta.flatten(1)
     if norm == "l2":
-        size = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
-        return (flat * (eps / size.clamp_min(1e-12)).clamp_max(1)).view_as(delta)
+        size: Tensor = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
+        shrink = (eps / size.clamp_min(1e-12)).clamp_max(1)
+        return (flat * shrink).view_as(delta)
     magnitude = flat.abs()
     ordered = magnitude.sort(dim=1, descending=True).values
     excess = ordered.cumsum(1) - eps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -34,8 +35,8 @@ class FGSM(Attack):
         [0.0314, 0.0314]
     """
 
-    norm: Norm = "linf"
-    reference = "arXiv:1412.6572"
+    norm: ClassVar[Norm] = "linf"
+    reference: ClassVar[str] = "arXiv:1412.6572"
 
     def run(
         self,

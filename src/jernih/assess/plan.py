@@ -1,0 +1,86 @@
+"""What an assessment is to do: which attack, how strong, and what the attacker knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from jernih.attacks import Attack
+from jernih.storage import fingerprint
+from jernih.types import Knowledge
+from jernih.validate import InputError, check_choice, check_number, parse_eps
+
+
+@dataclass(frozen=True)
+class AssessmentPlan:
+    """The attack and the conditions under which it is run.
+
+    Args:
+        attack: an untargeted attack; its own bound is not used.
+        epsilons: bounds in the attack's norm, on the scale of images in [0, 1], each a number or
+            a fraction such as ``"4/255"``; kept as sorted distinct floats above 0.
+        knowledge: what the attacker sees: ``"oblivious"`` (the classifier alone), ``"adaptive"``
+            (purifier and classifier), or both.
+        batch_size: images measured together.
+        level: confidence level of every interval, in [0.5, 0.999].
+        seed: seed of the attack's randomness and of the bootstrap.
+
+    Raises:
+        InputError: for a value outside these, and for a targeted attack.
+
+    Example:
+        >>> from jernih.attacks import FGSM
+        >>> AssessmentPlan(FGSM(), ("8/255", 0.01, 0.01)).epsilons
+        (0.01, 0.03137254901960784)
+    """
+
+    attack: Attack
+    epsilons: Sequence[float | str]
+    knowledge: tuple[Knowledge, ...] = ("oblivious", "adaptive")
+    batch_size: int = 32
+    level: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.attack, Attack):
+            raise InputError("attack", "an Attack", f"a {type(self.attack).__name__}")
+        if self.attack.targeted:
+            raise InputError("attack", "an untargeted attack", "a targeted one")
+        if isinstance(self.epsilons, str) or not self.epsilons:
+            raise InputError("epsilons", "a list of one or more bounds", repr(self.epsilons))
+        bounds = sorted({parse_eps(eps, "epsilons") for eps in self.epsilons})
+        if bounds[0] == 0:
+            raise InputError("epsilons", "bounds above 0", 0)
+        if not self.knowledge:
+            raise InputError("knowledge", "at least one kind of attacker", "none")
+        for kind in self.knowledge:
+            check_choice("knowledge", kind, get_args(Knowledge))
+        for name, least in (("batch_size", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InputError(name, f"an integer of at least {least}", repr(value))
+        object.__setattr__(self, "epsilons", tuple(bounds))
+        object.__setattr__(self, "knowledge", tuple(dict.fromkeys(self.knowledge)))
+        object.__setattr__(self, "level", check_number("level", self.level, 0.5, 0.999))
+
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        """The bounds as sorted distinct floats."""
+        return tuple(float(eps) for eps in self.epsilons)
+
+    def describe(self) -> dict[str, Any]:
+        """The plan as plain data, fit for JSON."""
+        attack = {k: v for k, v in self.attack.describe().items() if k not in ("eps", "targeted")}
+        return {
+            "attack": {**attack, "norm": self.attack.norm, "reference": self.attack.reference},
+            "epsilons": list(self.bounds),
+            "knowledge": list(self.knowledge),
+            "batch_size": self.batch_size,
+            "level": self.level,
+            "seed": self.seed,
+        }
+
+    def fingerprint(self) -> str:
+        """A SHA-256 over :meth:`describe`, for telling one plan's results from another's."""
+        return fingerprint(self.describe())

@@ -1,0 +1,269 @@
+"""The command line: thin commands over the functions that Python callers use."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from jernih import __version__
+from jernih.validate import InputError, check_choice
+
+if TYPE_CHECKING:
+    from jernih.config import RunConfig
+    from jernih.pipeline import Pipeline
+
+app = typer.Typer(
+    name="jernih",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Attack, detect, restore and honestly assess image classifiers.\n\n"
+    "Example: [bold]jernih run configs/phantom.yaml[/bold]",
+)
+out = Console()
+err = Console(stderr=True)
+
+ConfigFile = Annotated[
+    Path | None, typer.Argument(help="YAML file of settings; left out: the embedded default.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; may be repeated."),
+]
+OutFolder = Annotated[
+    Path | None, typer.Option("--out", help="Run folder; left out: the config's.")
+]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")]
+
+
+def _example(command: str, text: str) -> str:
+    return f"{text}\n\nExample: [bold]jernih {command}[/bold]"
+
+
+@app.command(
+    help=_example(
+        "run configs/chest-xray.yaml --set sample.source.path=/data/chest-xray",
+        "Run all five stages (sample, explore, modify, model, assess) and write the report. "
+        "Stages that are complete with the same inputs are skipped; an interrupted run goes on.",
+    )
+)
+def run(
+    config: ConfigFile = None,
+    settings: Settings = None,
+    folder: OutFolder = None,
+    device: Device = None,
+    verbose: Verbose = False,
+) -> None:
+    pipeline = _pipeline(config, settings, folder, device, verbose)
+    assessment = pipeline.run()
+    from jernih.assess import console_table
+
+    out.print(console_table(assessment))
+    for warning in assessment.warnings:
+        out.print(f"[bold]{warning.severity}[/bold]: {warning.text}", highlight=False)
+    out.print(f"Report: {pipeline.folder.path / 'assess' / 'report.html'}", soft_wrap=True)
+
+
+@app.command(
+    help=_example(
+        "sample configs/phantom.yaml --out runs/mine",
+        "Read the data source into a manifest with splits.",
+    )
+)
+def sample(
+    config: ConfigFile = None,
+    settings: Settings = None,
+    folder: OutFolder = None,
+    verbose: Verbose = False,
+) -> None:
+    pipeline = _pipeline(config, settings, folder, None, verbose)
+    with pipeline.folder.locked():
+        manifest = pipeline.sample()
+    table = Table("split", "class", "images", title="Sample")
+    counts = manifest.counts()
+    for split, classes in counts.items():
+        if len(classes) > 20:
+            table.add_row(split, f"{len(classes)} classes", str(sum(classes.values())))
+            continue
+        for label, count in classes.items():
+            table.add_row(split, label, str(count))
+    out.print(table)
+    out.print(f"Manifest: {pipeline.folder.path / 'sample' / 'manifest.csv'}", soft_wrap=True)
+
+
+@app.command(
+    help=_example(
+        "explore configs/phantom.yaml --out runs/mine",
+        "Look at the images: balance, sizes, intensities and defects.",
+    )
+)
+def explore(
+    config: ConfigFile = None,
+    settings: Settings = None,
+    folder: OutFolder = None,
+    verbose: Verbose = False,
+) -> None:
+    pipeline = _pipeline(config, settings, folder, None, verbose)
+    with pipeline.folder.locked():
+        exploration = pipeline.explore()
+    table = Table("split", "image", "defect", "detail", title="Defects")
+    for defect in exploration.defects[:40]:
+        table.add_row(defect.split, Path(defect.path).name, defect.reason, defect.detail)
+    out.print(table)
+    if len(exploration.defects) > 40:
+        out.print(f"… and {len(exploration.defects) - 40} more")
+    out.print(f"All: {pipeline.folder.path / 'explore' / 'defects.csv'}", soft_wrap=True)
+
+
+@app.command(
+    help=_example(
+        "modify configs/phantom.yaml --out runs/mine",
+        "Prepare the images and show what augmentation makes of them.",
+    )
+)
+def modify(
+    config: ConfigFile = None,
+    settings: Settings = None,
+    folder: OutFolder = None,
+    verbose: Verbose = False,
+) -> None:
+    pipeline = _pipeline(config, settings, folder, None, verbose)
+    with pipeline.folder.locked():
+        datasets = pipeline.modify()
+    for name, dataset in datasets.items():
+        out.print(f"{name}: {len(dataset)} images")
+    out.print(f"Figure: {pipeline.folder.path / 'modify' / 'augmented.png'}", soft_wrap=True)
+
+
+@app.command(
+    help=_example(
+        "model configs/phantom.yaml --out runs/mine",
+        "Train or load the classifier, check the attack, train or load the purifier, "
+        "and calibrate the detector.",
+    )
+)
+def model(
+    config: ConfigFile = None,
+    settings: Settings = None,
+    folder: OutFolder = None,
+    device: Device = None,
+    verbose: Verbose = False,
+) -> None:
+    pipeline = _pipeline(config, settings, folder, device, verbose)
+    with pipeline.folder.locked():
+        pipeline.model()
+    for check in pipeline.attack_check():
+        out.print(f"eps {check.eps:g} fools {check.fooled} of {check.n} validation images")
+    out.print(f"Weights: {pipeline.folder.path / 'model'}", soft_wrap=True)
+
+
+@app.command(
+    help=_example(
+        "assess configs/phantom.yaml --out runs/mine",
+        "Assess the defended model and write the report; runs what is not complete before it.",
+    )
+)
+def assess(
+    config: ConfigFile = None,
+    settings: Settings = None,
+    folder: OutFolder = None,
+    device: Device = None,
+    verbose: Verbose = False,
+) -> None:
+    run(config, settings, folder, device, verbose)
+
+
+@app.command(
+    name="list",
+    help=_example("list attacks", "List what can be named in a config."),
+)
+def list_units(
+    kind: Annotated[str, typer.Argument(help="attacks, purifiers, detectors or sources.")],
+) -> None:
+    from jernih.attacks import ATTACKS
+    from jernih.data.sources import SOURCES
+    from jernih.detectors import DETECTORS
+    from jernih.purifiers import PURIFIERS
+
+    registries: dict[str, Any] = {
+        "attacks": ATTACKS,
+        "detectors": DETECTORS,
+        "purifiers": PURIFIERS,
+        "sources": SOURCES,
+    }
+    check_choice("kind", kind, list(registries))
+    registry = registries[kind]
+    table = Table("name", "what it is", "reference", title=kind.capitalize())
+    for name in registry.names():
+        unit = registry.get(name)
+        summary = (unit.__doc__ or "").strip().splitlines()[0]
+        table.add_row(name, summary, getattr(unit, "reference", ""))
+    out.print(table)
+
+
+@app.command(help=_example("version", "Print the version."))
+def version() -> None:
+    out.print(__version__, highlight=False)
+
+
+def _pipeline(
+    config: Path | None,
+    settings: list[str] | None,
+    folder: Path | None,
+    device: str | None,
+    verbose: bool,
+) -> Pipeline:
+    """Read the config and make the pipeline that reports to this terminal."""
+    handler = RichHandler(console=err, show_path=False, show_time=False, markup=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    logging.getLogger("jernih").setLevel(logging.DEBUG if verbose else logging.INFO)
+    from jernih.config import load_config
+    from jernih.pipeline import Pipeline
+
+    overrides = list(settings or [])
+    if device is not None:
+        overrides.append(f"device={device}")
+    chosen: RunConfig = load_config(config, overrides)
+    from jernih.terminal import TerminalReporter
+
+    return Pipeline(chosen, folder, TerminalReporter(err))
+
+
+def main() -> None:
+    """Run the command line; every foreseen failure is one line and a non-zero exit."""
+    try:
+        code = app(standalone_mode=False)
+    except InputError as error:
+        _fail(str(error), 2)
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on from here", 130)
+    except typer.Abort:
+        _fail("interrupted; the same command goes on from here", 130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM):
+            raise
+        _fail(f"{error.strerror}: {error.filename or 'while writing'}; nothing was lost", 1)
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        _fail(error.format_message(), getattr(error, "exit_code", 2))
+    else:
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> None:
+    if os.environ.get("JERNIH_DEBUG"):
+        raise
+    err.print(f"[bold red]error[/bold red]: {message}", highlight=False, soft_wrap=True)
+    sys.exit(code)

@@ -1,0 +1,241 @@
+"""The settings of a run: one pydantic model, its defaults the embedded demonstration.
+
+A config file is YAML with the same keys. Units that have options of their own (data source,
+attack, purifier, detector) are written as a mapping of ``name`` and those options.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from jernih.attacks import ATTACKS
+from jernih.data.sources import SOURCES
+from jernih.detectors import DETECTORS
+from jernih.purifiers import PURIFIERS
+from jernih.types import Knowledge
+from jernih.validate import InputError, nearest, parse_eps
+
+Epsilon = Annotated[float, BeforeValidator(parse_eps)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A part of the config that knows all of its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Unit(BaseModel):
+    """A registered unit: its name, and beside it the options of its constructor."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options beside the name."""
+        return dict(self.model_extra or {})
+
+
+class Split(Section):
+    """Which share of the images serves which purpose, where the data does not say."""
+
+    test: Share = 0.2
+    val: Share = 0.1
+    stratify: bool = True
+    limit: dict[Literal["train", "val", "test"], Annotated[int, Field(ge=1)]] = {}
+
+
+class Sample(Section):
+    """Where the images come from."""
+
+    source: Unit = Unit(name="phantom")
+    split: Split = Split()
+
+
+class Explore(Section):
+    """What to look for in the images, and what to do about unequal classes."""
+
+    drop: tuple[str, ...] | None = None
+    imbalance: Literal["weights", "augment", "none"] = "weights"
+
+
+class Modify(Section):
+    """How images are prepared and varied."""
+
+    size: Annotated[int, Field(ge=8, le=2048)] = 224
+    fit: Literal["stretch", "crop", "pad"] = "stretch"
+    rotation: Annotated[float, Field(ge=0, le=180)] = 15.0
+    flip: Annotated[float, Field(ge=0, le=1)] = 0.5
+    zoom: tuple[float, float] = (0.9, 1.1)
+    brightness: Annotated[float, Field(ge=0, le=1)] = 0.2
+
+
+class Training(Section):
+    """How to train a network."""
+
+    epochs: Annotated[int, Field(ge=1)] = 10
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    optimizer: Literal["adam", "adamw", "adamax", "sgd"] = "adam"
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    gradient_clip: Annotated[float, Field(gt=0)] | None = 1.0
+    patience: Annotated[int, Field(ge=1)] = 5
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    workers: Annotated[int, Field(ge=0)] = 0
+
+
+class ClassifierChoice(Section):
+    """Which classifier to defend."""
+
+    name: str = "mobilenetv2_050"
+    weights: str | None = None
+    pretrained: bool = False
+    one_logit: bool = False
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    options: dict[str, Any] = {}
+
+
+class Model(Section):
+    """Classifier, attack, purifier and detector; training settings of null mean: take as it is."""
+
+    classifier: ClassifierChoice = ClassifierChoice()
+    classifier_training: Training | None = Training(epochs=8, lr=2e-3, optimizer="adamw")
+    attack: Unit = Unit(name="fgsm")
+    epsilons: Annotated[tuple[Epsilon, ...], Field(min_length=1)] = (0.01, 0.03, 0.05)
+    purifier: Unit = Unit(name="conv-autoencoder")
+    purifier_weights: str | None = None
+    purifier_training: Training | None = Training(epochs=6, batch_size=16)
+    clean_share: Share = 0.25
+    detector: Unit | None = Unit(name="reconstruction-error")
+    fpr: Annotated[float, Field(gt=0, lt=1)] = 0.05
+
+
+class Assess(Section):
+    """How to assess the defended model."""
+
+    knowledge: Annotated[tuple[Knowledge, ...], Field(min_length=1)] = ("oblivious", "adaptive")
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+
+
+class RunConfig(Section):
+    """All settings of a run; the defaults are the embedded demonstration on phantoms."""
+
+    title: str = "Synthetic chest radiographs (embedded default)"
+    out: str = "runs/phantom"
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    sample: Sample = Sample()
+    explore: Explore = Explore()
+    modify: Modify = Modify()
+    model: Model = Model()
+    assess: Assess = Assess()
+
+    def check_units(self) -> None:
+        """Check the names and option names of all units before any work is done.
+
+        Raises:
+            InputError: for an unknown one, with the nearest known.
+        """
+        SOURCES.check(self.sample.source.name, self.sample.source.options)
+        ATTACKS.check(self.model.attack.name, self.model.attack.options)
+        PURIFIERS.check(self.model.purifier.name, self.model.purifier.options)
+        if self.model.detector is not None:
+            options = {"classifier": None, "purifier": None, **self.model.detector.options}
+            DETECTORS.check(self.model.detector.name, options)
+        if self.model.attack.options.get("targeted"):
+            raise InputError("model.attack.targeted", "false: a run measures accuracy", "true")
+
+
+def load_config(
+    path: str | os.PathLike[str] | None = None, overrides: Sequence[str] = ()
+) -> RunConfig:
+    """Read a config file, or the embedded default, and apply overrides.
+
+    Args:
+        path: a YAML file; None for the embedded default.
+        overrides: settings such as ``"sample.source.path=/data"``; the value is read as YAML.
+
+    Raises:
+        InputError: when the file is absent or not YAML, or for a key that does not exist (with
+            the nearest that does) or a value that its key does not take.
+    """
+    data: Any = {}
+    if path is not None:
+        file = Path(path)
+        if not file.is_file():
+            raise InputError("config", "an existing YAML file", str(file))
+        try:
+            data = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"config {file}", "valid YAML", error) from None
+        if not isinstance(data, dict):
+            raise InputError(f"config {file}", "a mapping of keys", type(data).__name__)
+    else:
+        data = RunConfig().model_dump(mode="json")
+    for override in overrides:
+        _apply(data, override)
+    try:
+        config = RunConfig.model_validate(data)
+    except ValidationError as error:
+        raise _explained(error) from None
+    config.check_units()
+    return config
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise InputError("--set", "key=value", repr(override))
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {key}", "a YAML value", error) from None
+    *parents, last = key.strip().split(".")
+    place = data
+    for parent in parents:
+        inner = place.get(parent)
+        if inner is None:
+            inner = place[parent] = {}
+        if not isinstance(inner, dict):
+            raise InputError(f"--set {key}", f"a key that has keys below it at {parent!r}", inner)
+        place = inner
+    place[last] = value
+
+
+def _explained(error: ValidationError) -> InputError:
+    """The first of pydantic's complaints as one line of ours."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    inner = first.get("ctx", {}).get("error")
+    if isinstance(inner, InputError):
+        return InputError(
+            where,
+            str(inner).partition(": expected ")[2].partition("; got ")[0],
+            repr(first["input"]),
+        )
+    if first["type"] != "extra_forbidden":
+        return InputError(where, first["msg"][0].lower() + first["msg"][1:], repr(first["input"]))
+    section = _section_at(first["loc"][:-1])
+    like = nearest(str(first["loc"][-1]), list(section.model_fields))
+    known = ", ".join(section.model_fields)
+    hint = f"nearest: {like!r}" if like else ""
+    return InputError(where, f"a key that exists ({known})", "an unknown one", hint)
+
+
+def _section_at(location: Sequence[int | str]) -> type[BaseModel]:
+    section: type[BaseModel] = RunConfig
+    for part in location:
+        field = section.model_fields[str(part)]
+        options = getattr(field.annotation, "__args__", (field.annotation,))
+        section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return section

@@ -1,0 +1,187 @@
+"""Modify: from files of any size to images that a model takes, and their augmented variants."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
+
+from jernih.data.images import read_image
+from jernih.data.manifest import Manifest
+from jernih.randomness import generator, seeded
+from jernih.storage import atomic_path
+from jernih.validate import InputError, check_choice, check_number
+
+log = logging.getLogger(__name__)
+
+Fit = Literal["stretch", "crop", "pad"]
+Key = int | tuple[int, int]
+"""Which image to fetch: its index, or (epoch, index) for an augmented variant."""
+
+
+class Prepare:
+    """Bring an image to a square of ``size`` pixels in [0, 1].
+
+    Args:
+        size: side of the square in pixels.
+        fit: ``"stretch"`` both sides to it; ``"crop"``: short side to size · 256/224, then the
+            central square (the usual ImageNet evaluation); ``"pad"``: long side to it, the rest
+            black.
+    """
+
+    def __init__(self, size: int = 224, fit: Fit = "stretch") -> None:
+        if size < 8:
+            raise InputError("size", "at least 8 pixels", size)
+        check_choice("fit", fit, ["stretch", "crop", "pad"])
+        self.size = size
+        self.fit = fit
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Return the image (3, H, W) as (3, size, size), float32 in [0, 1]."""
+        height, width = image.shape[-2:]
+        if self.fit == "stretch":
+            wanted = (self.size, self.size)
+        else:
+            edge = min(height, width) if self.fit == "crop" else max(height, width)
+            target = round(self.size * 256 / 224) if self.fit == "crop" else self.size
+            wanted = (max(1, round(height * target / edge)), max(1, round(width * target / edge)))
+        if wanted != (height, width):
+            image = functional.resize(image, list(wanted), antialias=True)
+        if self.fit != "stretch":
+            image = functional.center_crop(image, [self.size, self.size])
+        return image.clamp(0, 1)
+
+
+class Augment:
+    """A random variant of an image, the same for the same seed, epoch and index.
+
+    Args:
+        rotation: largest rotation to either side, in degrees.
+        flip: probability of a horizontal flip.
+        zoom: smallest and largest scale.
+        brightness: largest relative change of brightness.
+        seed: seed of all variants.
+    """
+
+    def __init__(
+        self,
+        rotation: float = 15.0,
+        flip: float = 0.5,
+        zoom: tuple[float, float] = (0.9, 1.1),
+        brightness: float = 0.2,
+        seed: int = 0,
+    ) -> None:
+        check_number("rotation", rotation, 0, 180)
+        check_number("flip", flip, 0, 1)
+        check_number("brightness", brightness, 0, 1)
+        if not 0 < zoom[0] <= zoom[1] <= 10:
+            raise InputError("zoom", "0 < smallest ≤ largest ≤ 10", tuple(zoom))
+        self.seed = seed
+        self.transform = v2.Compose(
+            [
+                v2.RandomHorizontalFlip(flip),
+                v2.RandomAffine(rotation, scale=zoom, interpolation=v2.InterpolationMode.BILINEAR),
+                v2.ColorJitter(brightness=brightness),
+            ]
+        )
+
+    def __call__(self, image: Tensor, epoch: int, index: int) -> Tensor:
+        """Return a variant of the image (3, H, W), float32 in [0, 1]."""
+        with seeded(self.seed, "augment", epoch, index):
+            variant: Tensor = self.transform(image)
+        return variant.clamp(0, 1)
+
+
+class ImageDataset(Dataset[tuple[Tensor, int, int]]):
+    """The images of a manifest, decoded when asked for.
+
+    Args:
+        manifest: which images, and the label space.
+        prepare: what brings them to one size.
+        augment: what varies them when a key names an epoch.
+    """
+
+    def __init__(
+        self, manifest: Manifest, prepare: Prepare, augment: Augment | None = None
+    ) -> None:
+        self.manifest = manifest
+        self.prepare = prepare
+        self.augment = augment
+        self.labels = manifest.labels()
+
+    def __len__(self) -> int:
+        return len(self.manifest.records)
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, int, int]:
+        """Return image (3, size, size), class index and position in the manifest.
+
+        Raises:
+            UnreadableImage: for a file that cannot be decoded.
+        """
+        epoch, index = (None, key) if isinstance(key, int) else key
+        image = self.prepare(read_image(self.manifest.records[index].path))
+        if epoch is not None and self.augment is not None:
+            image = self.augment(image, epoch, index)
+        return image, int(self.labels[index]), index
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """The order of the images in each epoch of training, a function of seed and epoch alone.
+
+    It yields (epoch, index), by which the dataset knows which variant to make; so a training that
+    is resumed sees what an undisturbed one would have seen.
+
+    Args:
+        count: number of images.
+        seed: seed of all orders.
+        weights: how often each image is drawn relative to the others (with replacement); by
+            default each comes once.
+    """
+
+    def __init__(self, count: int, seed: int, weights: Tensor | None = None) -> None:
+        self.count = count
+        self.seed = seed
+        self.weights = weights
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls this."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        source = generator(self.seed, "order", self.epoch)
+        if self.weights is None:
+            order = torch.randperm(self.count, generator=source)
+        else:
+            order = torch.multinomial(self.weights, self.count, True, generator=source)
+        return iter([(self.epoch, int(index)) for index in order])
+
+
+def augmentation_figure(
+    dataset: ImageDataset, path: Path, count: int = 4, variants: int = 5
+) -> Path:
+    """Write a figure: a few images, each with augmented variants beside it."""
+    chosen = torch.randperm(len(dataset), generator=generator(0, "figure"))[:count].tolist()
+    figure = Figure(figsize=(1.6 * (variants + 1), 1.75 * len(chosen)), layout="constrained")
+    axes = figure.subplots(len(chosen), variants + 1, squeeze=False)
+    for row, index in zip(axes, chosen, strict=True):
+        pictures = [dataset[index][0]] + [dataset[(epoch, index)][0] for epoch in range(variants)]
+        for number, (axis, picture) in enumerate(zip(row, pictures, strict=True)):
+            axis.imshow(picture.permute(1, 2, 0).numpy(), vmin=0, vmax=1)
+            axis.set_axis_off()
+            if row is axes[0]:
+                axis.set_title("prepared" if number == 0 else f"variant {number}", fontsize=9)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+    return path

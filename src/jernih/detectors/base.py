@@ -1,0 +1,106 @@
+"""What every detector shares: a score for each image and a threshold set on clean images."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from jernih.classifiers import Classifier
+from jernih.purifiers import Purifier
+from jernih.registry import Configured, Registry
+from jernih.validate import InputError, check_number
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How a threshold came about.
+
+    Attributes:
+        threshold: scores above it are flagged.
+        fpr: the share of clean images that may be flagged.
+        n: number of clean images that the threshold was set on.
+    """
+
+    threshold: float
+    fpr: float
+    n: int
+
+
+class Detector(Configured, nn.Module, ABC):
+    """Scores how suspicious images are; higher means more suspicious.
+
+    A subclass writes :meth:`score`.
+
+    Args:
+        classifier: the defended classifier, images → logits.
+        purifier: the purifier that runs before it.
+
+    Attributes:
+        calibration: set by :meth:`calibrate`; None until then.
+        reference: the publication that describes the method.
+    """
+
+    reference: ClassVar[str] = ""
+
+    def __init__(self, classifier: Classifier, purifier: Purifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.purifier = purifier
+        self.calibration: Calibration | None = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Score images (N, 3, H, W) in [0, 1]; returns float scores (N,)."""
+        return self.score(images, self.purifier(images))
+
+    @abstractmethod
+    def score(self, images: Tensor, restored: Tensor) -> Tensor:
+        """Score images whose restoration is at hand, so that it is not computed twice."""
+
+    @property
+    def threshold(self) -> float | None:
+        """The score above which an image is flagged; None before calibration."""
+        return None if self.calibration is None else self.calibration.threshold
+
+    def calibrate(self, scores: Tensor, fpr: float = 0.05) -> Calibration:
+        """Set the threshold so that at most a share ``fpr`` of new clean images is flagged.
+
+        Of n clean scores the ⌈(n + 1)(1 − fpr)⌉-th smallest is taken (split conformal prediction,
+        Vovk et al. 2005; see arXiv:2107.07511), which holds the share in expectation for any
+        distribution, as long as the images met later are like these.
+
+        Args:
+            scores: scores (n,) of clean images that served no other purpose.
+            fpr: the wanted false-positive rate, in (0, 1).
+
+        Raises:
+            InputError: for scores that are not finite, or too few for this rate.
+        """
+        check_number("fpr", fpr, 1e-6, 1 - 1e-6)
+        if scores.ndim != 1 or not bool(torch.isfinite(scores).all()):
+            raise InputError("scores", "finite scores of shape (n,)", tuple(scores.shape))
+        n = len(scores)
+        rank = math.ceil((n + 1) * (1 - fpr) - 1e-9)
+        if rank > n:
+            least = math.ceil(1 / fpr - 1e-9) - 1
+            raise InputError("scores", f"at least {least} clean images for fpr {fpr:g}", n)
+        self.calibration = Calibration(float(scores.sort().values[rank - 1]), fpr, n)
+        return self.calibration
+
+    def flag(self, scores: Tensor) -> Tensor:
+        """Which scores (N,) lie above the threshold, as bool (N,).
+
+        Raises:
+            InputError: before :meth:`calibrate`.
+        """
+        if self.calibration is None:
+            raise InputError("detector", "a calibrated threshold", "none yet")
+        return scores > self.calibration.threshold
+
+
+DETECTORS: Registry[Detector] = Registry("detector")
+"""All detectors by name."""

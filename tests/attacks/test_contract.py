@@ -1,0 +1,118 @@
+"""What every registered attack has to hold."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from jernih.attacks import ATTACKS, distance
+from jernih.classifiers import Classifier
+from jernih.randomness import generator
+from jernih.validate import InputError
+from tests.conftest import tiny_classifier
+
+EPS = 8 / 255
+
+
+@pytest.mark.parametrize("name", ATTACKS.names())
+class TestContract:
+    def test_stays_in_the_ball_and_in_range(
+        self, name: str, classifier: Classifier, images: Tensor, labels: Tensor
+    ) -> None:
+        images[0] = images[0].round()  # pixels at the very ends of the range
+        attack = ATTACKS.create(name, eps=EPS)
+        result = attack(classifier, images, labels, generator=generator(0))
+        assert result.images.shape == images.shape
+        assert result.images.dtype is torch.float32
+        assert 0 <= float(result.images.min())
+        assert float(result.images.max()) <= 1
+        assert float(result.distances.max()) <= EPS + 1e-6
+        torch.testing.assert_close(
+            result.distances, distance(images, result.images, attack.norm), rtol=0, atol=0
+        )
+        assert not torch.equal(result.images, images)
+
+    def test_outcome_is_what_the_model_says(
+        self, name: str, classifier: Classifier, images: Tensor, labels: Tensor
+    ) -> None:
+        result = ATTACKS.create(name, eps=EPS)(classifier, images, labels, generator=generator(0))
+        predicted = classifier(result.images).argmax(1)
+        assert torch.equal(result.predictions, predicted)
+        assert torch.equal(result.success, predicted != labels)
+
+    def test_same_generator_same_images(
+        self, name: str, classifier: Classifier, images: Tensor, labels: Tensor
+    ) -> None:
+        attack = ATTACKS.create(name, eps=EPS)
+        state = torch.get_rng_state()
+        first = attack(classifier, images, labels, generator=generator(1)).images
+        second = attack(classifier, images, labels, generator=generator(1)).images
+        assert torch.equal(first, second)
+        assert torch.equal(state, torch.get_rng_state())
+
+    def test_leaves_model_and_inputs_alone(
+        self, name: str, classifier: Classifier, images: Tensor, labels: Tensor
+    ) -> None:
+        next(classifier.parameters()).grad = torch.ones_like(next(classifier.parameters()))
+        before = copy.deepcopy(classifier.state_dict())
+        kept = images.clone()
+        ATTACKS.create(name, eps=EPS)(classifier, images, labels, generator=generator(0))
+        for key, value in classifier.state_dict().items():
+            assert torch.equal(value, before[key])
+        assert all(not module.training for module in classifier.modules())
+        assert all(p.requires_grad for p in classifier.parameters())
+        gradients = [p.grad for p in classifier.parameters()]
+        assert gradients[0] is not None
+        assert bool((gradients[0] == 1).all())
+        assert all(g is None for g in gradients[1:])
+        assert torch.equal(images, kept)
+        assert not images.requires_grad
+
+    def test_two_classes_from_one_logit(self, name: str, images: Tensor) -> None:
+        model = tiny_classifier(outputs=1)
+        labels = model(images).argmax(1)
+        result = ATTACKS.create(name, eps=0.3)(model, images, labels, generator=generator(0))
+        assert result.images.shape == images.shape
+        assert not torch.equal(result.images, images)
+
+    def test_zero_bound_changes_nothing(
+        self, name: str, classifier: Classifier, images: Tensor, labels: Tensor
+    ) -> None:
+        result = ATTACKS.create(name, eps=0)(classifier, images, labels, generator=generator(0))
+        assert torch.equal(result.images, images)
+
+    def test_refuses_bad_arguments(
+        self, name: str, classifier: Classifier, images: Tensor, labels: Tensor
+    ) -> None:
+        attack = ATTACKS.create(name, eps=EPS)
+        with pytest.raises(InputError, match=r"images: expected values in \[0, 1\]"):
+            attack(classifier, images * 2 - 1, labels)
+        with pytest.raises(InputError, match=r"labels: expected class indices in \[0, 2\]; got 5"):
+            attack(classifier, images, labels + 5)
+        with pytest.raises(InputError, match=r"labels: expected shape \(6,\)"):
+            attack(classifier, images, labels[:3])
+        with pytest.raises(InputError, match="dtype torch.int64"):
+            attack(classifier, images, labels.float())
+        with pytest.raises(InputError, match="evaluation mode"):
+            attack(classifier.train(), images, labels)
+        bad = images.clone()
+        bad[0, 0, 0, 0] = float("nan")
+        with pytest.raises(InputError, match="finite values"):
+            attack(classifier.eval(), bad, labels)
+
+    def test_refuses_a_model_without_logits(
+        self, name: str, images: Tensor, labels: Tensor
+    ) -> None:
+        with pytest.raises(InputError, match="model output"):
+            ATTACKS.create(name, eps=EPS)(nn.Identity().eval(), images, labels)
+
+    @pytest.mark.parametrize("eps", [-0.1, 1.5, float("nan"), "a/b", "1/0"])
+    def test_refuses_bad_bounds(self, name: str, eps: float | str) -> None:
+        with pytest.raises(InputError, match="eps"):
+            ATTACKS.create(name, eps=eps)
+
+    def test_names_its_source(self, name: str) -> None:
+        assert ATTACKS.get(name).reference

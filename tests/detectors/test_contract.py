@@ -1,0 +1,92 @@
+"""What every registered detector has to hold, and how thresholds are set."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from jernih.classifiers import Classifier
+from jernih.detectors import DETECTORS, Detector
+from jernih.purifiers import ConvAutoencoder
+from jernih.randomness import generator, seeded
+from jernih.validate import InputError
+
+
+def make(name: str, classifier: Classifier) -> Detector:
+    with seeded(0):
+        purifier = ConvAutoencoder(widths=(4, 8))
+    return DETECTORS.create(name, classifier=classifier, purifier=purifier).eval()
+
+
+@pytest.mark.parametrize("name", DETECTORS.names())
+class TestContract:
+    def test_one_finite_score_an_image(
+        self, name: str, classifier: Classifier, images: Tensor
+    ) -> None:
+        detector = make(name, classifier)
+        state = torch.get_rng_state()
+        scores = detector(images)
+        assert scores.shape == (6,)
+        assert scores.dtype is torch.float32
+        assert bool(torch.isfinite(scores).all())
+        assert torch.equal(scores, detector(images))
+        torch.testing.assert_close(detector(images[3:4]), scores[3:4])
+        assert torch.equal(scores, detector.score(images, detector.purifier(images)))
+        assert torch.equal(state, torch.get_rng_state())
+
+    def test_refuses_to_flag_without_a_threshold(
+        self, name: str, classifier: Classifier, images: Tensor
+    ) -> None:
+        detector = make(name, classifier)
+        assert detector.threshold is None
+        with pytest.raises(InputError, match="calibrated threshold"):
+            detector.flag(detector(images))
+
+    def test_describes_itself(self, name: str, classifier: Classifier) -> None:
+        described = make(name, classifier).describe()
+        assert described["name"] == name
+        assert "classifier" not in described
+        assert DETECTORS.get(name).reference
+
+
+def test_reconstruction_error_against_numpy(classifier: Classifier, images: Tensor) -> None:
+    for norm, order in (("l2", 2), ("l1", 1)):
+        with seeded(0):
+            purifier = ConvAutoencoder(widths=(4, 8)).eval()
+        detector = DETECTORS.create(
+            "reconstruction-error", classifier=classifier, purifier=purifier, norm=norm
+        )
+        difference = (images - purifier(images)).detach().numpy().reshape(6, -1)
+        expected = np.linalg.norm(difference.astype(np.float64), ord=order, axis=1)
+        np.testing.assert_allclose(detector(images).detach().numpy(), expected, rtol=1e-5)
+
+
+def test_calibration_keeps_the_false_positive_rate(classifier: Classifier) -> None:
+    detector = make("reconstruction-error", classifier)
+    source = generator("calibration")
+    shares = []
+    for _ in range(200):
+        calibration = detector.calibrate(torch.rand(99, generator=source), fpr=0.05)
+        shares.append(float(detector.flag(torch.rand(1000, generator=source)).float().mean()))
+    assert (calibration.n, calibration.fpr) == (99, 0.05)
+    assert 0.043 < float(np.mean(shares)) < 0.055
+
+
+def test_calibration_picks_the_right_rank(classifier: Classifier) -> None:
+    detector = make("reconstruction-error", classifier)
+    scores = torch.arange(1.0, 20.0)  # 19 scores: the 19th of them at 5 %
+    assert detector.calibrate(scores, fpr=0.05).threshold == 19
+    assert detector.calibrate(scores, fpr=0.5).threshold == 10
+    assert detector.flag(torch.tensor([10.0, 10.1])).tolist() == [False, True]
+
+
+def test_calibration_refuses_too_few_or_bad_scores(classifier: Classifier) -> None:
+    detector = make("reconstruction-error", classifier)
+    with pytest.raises(InputError, match=r"at least 19 clean images for fpr 0\.05; got 18"):
+        detector.calibrate(torch.rand(18), fpr=0.05)
+    with pytest.raises(InputError, match="finite scores"):
+        detector.calibrate(torch.tensor([1.0, float("nan")]))
+    with pytest.raises(InputError, match="fpr"):
+        detector.calibrate(torch.rand(100), fpr=0.0)

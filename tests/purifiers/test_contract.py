@@ -1,0 +1,124 @@
+"""What every registered purifier has to hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from jernih.purifiers import PURIFIERS, Purifier, restore_purifier, save_purifier
+from jernih.randomness import generator, seeded
+from jernih.validate import InputError
+
+SMALL: dict[str, dict[str, object]] = {
+    "conv-autoencoder": {"widths": (4, 8)},
+    "skip-vae": {"image_size": 32, "widths": (4, 8, 8), "latent": 8},
+}
+"""Options that make a purifier quick to test; without an entry the defaults are used."""
+
+
+def small(name: str) -> Purifier:
+    with seeded("purifier", name):
+        return PURIFIERS.create(name, **SMALL.get(name, {})).eval()
+
+
+@pytest.mark.parametrize("name", PURIFIERS.names())
+class TestContract:
+    def test_shape_dtype_and_range(self, name: str, images: Tensor) -> None:
+        restored = small(name)(images).detach()
+        assert restored.shape == images.shape
+        assert restored.dtype is torch.float32
+        assert 0 <= float(restored.min()) <= float(restored.max()) <= 1
+
+    def test_deterministic_and_alone_in_its_batch(self, name: str, images: Tensor) -> None:
+        purifier = small(name)
+        state = torch.get_rng_state()
+        whole = purifier(images)
+        assert torch.equal(whole, purifier(images))
+        torch.testing.assert_close(purifier(images[2:3]), whole[2:3])
+        assert torch.equal(state, torch.get_rng_state())
+
+    def test_gradients_pass_through(self, name: str, images: Tensor) -> None:
+        inputs = images.clone().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(small(name)(inputs).square().sum(), inputs)
+        assert float(gradient.abs().sum()) > 0
+
+    def test_saved_and_restored(self, name: str, tmp_path: Path, images: Tensor) -> None:
+        purifier = small(name)
+        restored = restore_purifier(save_purifier(purifier, tmp_path / "p.safetensors"))
+        assert type(restored) is type(purifier)
+        assert torch.equal(restored(images), purifier(images))
+        assert restored.describe()["name"] == name
+        assert not restored.training
+
+    def test_learns(self, name: str, images: Tensor) -> None:
+        purifier = small(name)
+        if not purifier.trainable:
+            assert list(purifier.parameters()) == []
+            return
+        purifier.train()
+        optimizer = torch.optim.Adam(purifier.parameters(), lr=5e-3)
+        smooth = torch.nn.functional.avg_pool2d(images, 9, 1, 4)
+        losses = []
+        for step in range(40):
+            optimizer.zero_grad()
+            loss = purifier.loss(smooth, smooth, generator(step))
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses.append(float(loss.detach()))
+        assert losses[-1] < 0.6 * losses[0]
+        unused = [n for n, p in purifier.named_parameters() if p.grad is None]
+        assert unused == []
+
+
+def test_identity_changes_nothing(images: Tensor) -> None:
+    assert torch.equal(small("identity")(images), images)
+
+
+def test_wrong_sizes_are_named(images: Tensor) -> None:
+    with pytest.raises(InputError, match="multiples of 4"):
+        small("conv-autoencoder")(images[..., :30])
+    with pytest.raises(InputError, match=r"shape \(N, 3, 32, 32\)"):
+        small("skip-vae")(images[..., :28])
+    with pytest.raises(InputError, match="image_size"):
+        PURIFIERS.create("skip-vae", image_size=30)
+    with pytest.raises(InputError, match="widths"):
+        PURIFIERS.create("conv-autoencoder", widths=())
+
+
+def test_skip_vae_has_the_published_size() -> None:
+    with torch.device("meta"):
+        purifier = PURIFIERS.create("skip-vae")
+    assert sum(p.numel() for p in purifier.parameters()) == 154_748_003
+
+
+def test_skip_vae_loss_follows_its_generator(images: Tensor) -> None:
+    purifier = PURIFIERS.create("skip-vae", image_size=32, widths=(4, 8, 8), latent=8, beta=1.0)
+    first, second, other = (purifier.loss(images, images, generator(s)) for s in (0, 0, 1))
+    assert float(first) == float(second) != float(other)
+
+
+def test_skip_vae_divergence_against_torch(images: Tensor) -> None:
+    purifier = PURIFIERS.create("skip-vae", image_size=32, widths=(4, 8, 8), latent=8, beta=3.0)
+    plain = PURIFIERS.create("skip-vae", image_size=32, widths=(4, 8, 8), latent=8)
+    plain.load_state_dict(purifier.state_dict())
+    _, _, mean, log_variance = purifier._encode(images)
+    posterior = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+    divergence = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0))
+    expected = 3.0 * divergence.sum(1).mean() / images[0].numel()
+    difference = purifier.loss(images, images, generator(0)) - plain.loss(
+        images, images, generator(0)
+    )
+    torch.testing.assert_close(difference, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_foreign_weights_are_refused(tmp_path: Path) -> None:
+    from tests.conftest import tiny_classifier
+
+    from jernih.classifiers import save_classifier
+
+    save_classifier(tiny_classifier(), tmp_path / "c.safetensors")
+    with pytest.raises(InputError, match="save_purifier wrote"):
+        restore_purifier(tmp_path / "c.safetensors")

@@ -1,0 +1,79 @@
+"""Purifier, classifier and detector as one model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from jernih.attacks import FGSM
+from jernih.classifiers import Classifier
+from jernih.defended import Defended
+from jernih.detectors import ReconstructionError
+from jernih.purifiers import ConvAutoencoder, Identity
+from jernih.randomness import seeded
+from jernih.validate import InputError
+
+
+def defended(classifier: Classifier) -> Defended:
+    with seeded(0):
+        purifier = ConvAutoencoder(widths=(4, 8))
+    return Defended(classifier, purifier, ReconstructionError(classifier, purifier)).eval()
+
+
+def test_identity_purifier_equals_undefended(classifier: Classifier, images: Tensor) -> None:
+    assert torch.equal(Defended(classifier, Identity()).eval()(images), classifier(images))
+
+
+def test_classifies_what_the_purifier_restored(classifier: Classifier, images: Tensor) -> None:
+    model = defended(classifier)
+    assert torch.equal(model(images), classifier(model.purifier(images)))
+
+
+def test_inspection(classifier: Classifier, images: Tensor) -> None:
+    model = defended(classifier)
+    first = model.inspect(images)
+    assert torch.equal(first.logits, model(images))
+    assert torch.equal(first.restored, model.purifier(images))
+    assert model.detector is not None
+    assert first.scores is not None
+    assert torch.equal(first.scores, model.detector(images))
+    assert first.flagged is None
+    model.detector.calibrate(first.scores, fpr=0.5)
+    flagged = model.inspect(images).flagged
+    assert flagged is not None
+    assert 0 < int(flagged.sum()) < 6
+    assert Defended(classifier, Identity()).eval().inspect(images).scores is None
+    with pytest.raises(InputError, match="images"):
+        model.inspect(images * 3)
+
+
+def test_frozen_form_is_the_same_and_keeps_the_threshold(
+    classifier: Classifier, images: Tensor
+) -> None:
+    model = defended(classifier)
+    assert model.detector is not None
+    model.detector.calibrate(model.detector(images).detach(), fpr=0.5)
+    ready = model.frozen()
+    torch.testing.assert_close(ready(images), model(images), rtol=0, atol=1e-4)
+    assert not any(p.requires_grad for p in ready.parameters())
+    assert all(p.requires_grad for p in model.parameters())
+    assert ready.detector is not None
+    assert ready.detector.purifier is ready.purifier
+    assert ready.detector.threshold == model.detector.threshold
+
+
+def test_adaptive_attack_goes_through_the_purifier(
+    classifier: Classifier, images: Tensor, labels: Tensor
+) -> None:
+    model = defended(classifier)
+    adaptive = FGSM(eps=0.05)(model, images, labels)
+    oblivious = FGSM(eps=0.05)(classifier, images, labels)
+    assert not torch.equal(adaptive.images, oblivious.images)
+    assert torch.equal(adaptive.predictions, model(adaptive.images).argmax(1))
+
+
+def test_detector_of_another_purifier_is_refused(classifier: Classifier) -> None:
+    detector = ReconstructionError(classifier, Identity())
+    with pytest.raises(InputError, match="this very purifier"):
+        Defended(classifier, Identity(), detector)

@@ -1,0 +1,65 @@
+"""Writes that happen wholly or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from jernih.storage import (
+    atomic_path,
+    fingerprint,
+    read_json,
+    sha256_file,
+    write_json,
+    write_text,
+)
+from jernih.validate import InputError
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    target = write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(OSError, match="No space"), atomic_path(target) as temporary:
+        temporary.write_text("half of the n")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_parents_are_made_and_the_suffix_is_kept(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "new" / "a.png") as temporary:
+        assert temporary.suffix == ".png"
+        temporary.write_bytes(b"x")
+    assert (tmp_path / "new" / "a.png").read_bytes() == b"x"
+    assert (tmp_path / "new" / "a.png").stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def _umask() -> int:
+    import os
+
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_json_is_strict(tmp_path: Path) -> None:
+    path = write_json(
+        tmp_path / "a.json", {"x": float("nan"), "y": [1, float("inf")], 3: Path("p")}
+    )
+    assert json.loads(path.read_text()) == {"x": None, "y": [1, None], "3": "p"}
+    assert read_json(path)["y"] == [1, None]
+    path.write_text("{")
+    with pytest.raises(InputError, match="valid JSON"):
+        read_json(path)
+    with pytest.raises(InputError, match="existing file"):
+        read_json(tmp_path / "none.json")
+
+
+def test_hashes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256_file(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
