@@ -22,9 +22,14 @@ from jernih.validate import InputError
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     target = write_text(tmp_path / "a.txt", "old")
-    with pytest.raises(OSError, match="No space"), atomic_path(target) as temporary:
-        temporary.write_text("half of the n")
-        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fail() -> None:
+        with atomic_path(target) as temporary:
+            temporary.write_text("half of the n")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        fail()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 

@@ -70,7 +70,7 @@ def test_eps() -> None:
 def test_choice_suggests_the_nearest() -> None:
     with pytest.raises(InputError, match=r"attack: expected one of 'fgsm'; got 'fsgm' \(nearest"):
         check_choice("attack", "fsgm", ["fgsm"])
-    with pytest.raises(InputError, match="got 'zzz'$"):
+    with pytest.raises(InputError, match=r"got 'zzz'$"):
         check_choice("attack", "zzz", ["fgsm"])
 
 

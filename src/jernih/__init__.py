@@ -27,7 +27,7 @@ _HOMES = {
     "load_config": "jernih.config",
 }
 
-__all__ = [*sorted(_HOMES), "__version__"]  # noqa: PLE0604
+__all__ = [*sorted(_HOMES), "__version__"]
 
 if TYPE_CHECKING:
     from jernih.assess import Assessment, AssessmentPlan

@@ -27,7 +27,7 @@ class TestContract:
         result = attack(classifier, images, labels, generator=generator(0))
         assert result.images.shape == images.shape
         assert result.images.dtype is torch.float32
-        assert 0 <= float(result.images.min())
+        assert float(result.images.min()) >= 0
         assert float(result.images.max()) <= 1
         assert float(result.distances.max()) <= EPS + 1e-6
         torch.testing.assert_close(
@@ -94,7 +94,7 @@ class TestContract:
             attack(classifier, images, labels + 5)
         with pytest.raises(InputError, match=r"labels: expected shape \(6,\)"):
             attack(classifier, images, labels[:3])
-        with pytest.raises(InputError, match="dtype torch.int64"):
+        with pytest.raises(InputError, match=r"dtype torch\.int64"):
             attack(classifier, images, labels.float())
         with pytest.raises(InputError, match="evaluation mode"):
             attack(classifier.train(), images, labels)

@@ -111,7 +111,7 @@ def test_bad_names_and_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "junk.pt").write_bytes(b"junk")
     with pytest.raises(InputError, match="TorchScript or exported program"):
         load_classifier(str(tmp_path / "junk.pt"), ABC)
-    with pytest.raises(InputError, match="existing .safetensors file"):
+    with pytest.raises(InputError, match=r"existing \.safetensors file"):
         load_classifier("resnet10t", ABC, weights=tmp_path / "none.safetensors")
     (tmp_path / "junk.safetensors").write_bytes(b"junk")
     with pytest.raises(InputError, match="whole safetensors file"):

@@ -1,0 +1,1 @@
+"""Data: sample, explore, modify."""

@@ -1,0 +1,148 @@
+"""From a file to an image: float32 (3, H, W) in [0, 1], or one clear reason why not.
+
+Greyscale becomes three equal channels, 16-bit greyscale keeps its depth, CMYK and other colour
+spaces become RGB, opaque alpha is dropped, and the EXIF orientation is applied. What has no single
+right reading is refused: transparent pixels, animations and several pages.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from jernih.storage import atomic_path
+from jernih.validate import InputError, check_images
+
+
+class UnreadableImage(InputError):  # noqa: N818 - named for what it is about
+    """A file that is no image, is damaged, or has no single right reading.
+
+    Attributes:
+        reason: what is wrong with it, in a few words.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        super().__init__(f"image {path}", "a readable image", reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What a file's header says: size in pixels, colour mode and format."""
+
+    width: int
+    height: int
+    mode: str
+    format: str
+
+
+def read_image(path: str | os.PathLike[str]) -> Tensor:
+    """Read an image as float32 (3, H, W) in [0, 1].
+
+    Raises:
+        UnreadableImage: for a file that is absent, no image, truncated, too large (Pillow's limit),
+            animated, or partly transparent.
+    """
+    if _is_dicom(Path(path)):
+        from jernih.data.dicom import read_dicom
+
+        return read_dicom(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(path) as image:
+                return _to_tensor(path, image)
+        except UnreadableImage:
+            raise
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            raise UnreadableImage(path, "more pixels than is safe to decode") from None
+        except (OSError, SyntaxError, ValueError, EOFError, TypeError) as error:
+            raise UnreadableImage(path, _reason(Path(path), error)) from None
+
+
+def describe_image(path: str | os.PathLike[str]) -> ImageFacts:
+    """Read a file's header only.
+
+    Raises:
+        UnreadableImage: when there is none to read.
+    """
+    if _is_dicom(Path(path)):
+        from jernih.data.dicom import describe_dicom
+
+        return describe_dicom(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return ImageFacts(image.width, image.height, image.mode, image.format or "")
+    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        raise UnreadableImage(path, _reason(Path(path), error)) from None
+
+
+def write_png(path: str | os.PathLike[str], image: Tensor) -> Path:
+    """Write an image (3, H, W) in [0, 1] as an 8-bit PNG, atomically.
+
+    Rounding to 8 bits changes every pixel by up to 1/510, which can undo small perturbations.
+    """
+    pixels = (check_images(image.unsqueeze(0))[0] * 255).round().to(torch.uint8)
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()).save(temporary, format="PNG")
+    return Path(path)
+
+
+def _is_dicom(path: Path) -> bool:
+    if path.suffix.lower() in (".dcm", ".dicom"):
+        return True
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if not path.exists():
+        return "no such file"
+    if path.is_dir():
+        return "a folder"
+    if path.stat().st_size == 0:
+        return "an empty file"
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image in a known format"
+    return str(error).replace(str(path), "").strip() or type(error).__name__
+
+
+def _to_tensor(path: str | os.PathLike[str], image: Image.Image) -> Tensor:
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise UnreadableImage(path, f"{frames} frames or pages; one is expected")
+    image.load()
+    turned = ImageOps.exif_transpose(image)
+    if turned.has_transparency_data:
+        turned = turned.convert("RGBA")
+        alpha = turned.getchannel("A").getextrema()
+        if alpha[0] != 255:
+            raise UnreadableImage(path, "transparent pixels, whose colour is undefined")
+    if turned.mode in ("I", "F") or turned.mode.startswith("I;16"):
+        return _deep_grey(path, turned)
+    rgb = np.asarray(turned.convert("RGB"), dtype=np.float32) / 255
+    return torch.from_numpy(rgb).permute(2, 0, 1).contiguous()
+
+
+def _deep_grey(path: str | os.PathLike[str], image: Image.Image) -> Tensor:
+    """Greyscale of 16 bits or floating point, without losing depth."""
+    pixels = np.asarray(image).astype(np.float64)
+    if image.mode != "F":
+        pixels /= 65535
+    if not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > 1:
+        expected = "[0, 1]" if image.mode == "F" else "[0, 65535]"
+        raise UnreadableImage(path, f"grey values outside {expected}")
+    grey = torch.from_numpy(pixels.astype(np.float32))
+    return grey.expand(3, -1, -1).contiguous()

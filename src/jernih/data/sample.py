@@ -1,0 +1,179 @@
+"""Sample: from a data source to a manifest with splits that keep every patient on one side."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from jernih.data.manifest import SPLITS, Manifest, Record
+from jernih.data.sources.base import DataSource, Item
+from jernih.randomness import derive_seed
+from jernih.storage import sha256_file
+from jernih.validate import InputError, check_choice
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """How to split images where the source does not say.
+
+    Attributes:
+        test: share of the images for testing.
+        val: share of what remains for validation.
+        stratify: keep the share in every class.
+        seed: seed of the choice.
+        limit: largest number of images of a split; a subset is drawn, class by class.
+
+    Raises:
+        InputError: for shares outside [0, 1) and limits below one.
+    """
+
+    test: float = 0.2
+    val: float = 0.1
+    stratify: bool = True
+    seed: int = 0
+    limit: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, share in (("test", self.test), ("val", self.val)):
+            if not 0 <= share < 1:
+                raise InputError(f"split.{name}", "a share in [0, 1)", share)
+        for name, count in self.limit.items():
+            check_choice("split.limit", name, SPLITS)
+            if count < 1:
+                raise InputError(f"split.limit.{name}", "at least one image", count)
+
+
+def sample(
+    source: DataSource,
+    plan: SplitPlan,
+    workdir: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> Manifest:
+    """Read a source into a manifest.
+
+    A split that the source names is kept as it is. Where it names no test split, a share of the
+    training images becomes one, and likewise for validation. All images of a patient go to the
+    same side; an image without a patient stands for itself.
+
+    Args:
+        source: where the images come from.
+        plan: shares, seed and limits.
+        workdir: folder for a source that makes or fetches files.
+        progress: called with the number of files hashed so far and in all.
+
+    Raises:
+        InputError: for a source without images, and for a class with too few images or patients
+            to stand on every side.
+    """
+    items = source(workdir)
+    splits = _assign(items, plan)
+    _warn_of_shared_patients(items, splits)
+    chosen = _limited(items, splits, plan)
+    records = []
+    for number, place in enumerate(chosen, start=1):
+        item = items[place]
+        digest = sha256_file(item.path)
+        records.append(Record(item.path, item.label, splits[place], item.patient, digest))
+        if progress is not None:
+            progress(number, len(chosen))
+    classes = source.classes([item.label for item in items])
+    unknown = sorted({item.label for item in items} - set(classes))
+    if unknown:
+        raise InputError("labels", "labels among the classes", ", ".join(unknown[:3]))
+    return Manifest(source.describe(), classes, tuple(records), plan.seed)
+
+
+def _assign(items: Sequence[Item], plan: SplitPlan) -> list[str]:
+    """Give every image its split."""
+    splits = [item.split or "train" for item in items]
+    given = {item.split for item in items} - {None}
+    for name, share in (("test", plan.test), ("val", plan.val)):
+        if name in given or share == 0:
+            continue
+        pool = [place for place, split in enumerate(splits) if split == "train"]
+        if not pool:
+            raise InputError(
+                f"split.{name}", "training images to take a share of", "a source without any"
+            )
+        for place in _share(items, pool, name, share, plan):
+            splits[place] = name
+    if "train" not in splits:
+        raise InputError("split", "images for training", "none left")
+    return splits
+
+
+def _share(
+    items: Sequence[Item], pool: Sequence[int], name: str, share: float, plan: SplitPlan
+) -> list[int]:
+    """Choose about a share of the pool, patient by patient."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for place in pool:
+        patient = items[place].patient
+        groups[f"patient {patient}" if patient else f"image {items[place].path}"].append(place)
+    strata: dict[str, list[list[int]]] = defaultdict(list)
+    for members in groups.values():
+        label = Counter(items[place].label for place in members).most_common(1)[0][0]
+        strata[label if plan.stratify else ""].append(members)
+    taken = []
+    for label, members in sorted(strata.items()):
+        if plan.stratify and len(members) < 2:
+            count = sum(len(group) for group in members)
+            raise InputError(
+                f"class {label!r}",
+                f"two or more images or patients, to take a {name} split from",
+                count,
+                "set split.stratify to false to split without regard to class",
+            )
+        # At least one on either side, so that every class is met in every split.
+        left = max(round(share * sum(map(len, members))), 1 if plan.stratify else 0)
+        spare = len(members) - 1
+        order = np.random.default_rng(derive_seed(plan.seed, "split", name, label))
+        for number in order.permutation(len(members)):
+            group = members[number]
+            if left > 0 and spare > 0 and len(group) <= 2 * left:
+                taken.extend(group)
+                left -= len(group)
+                spare -= 1
+    return taken
+
+
+def _limited(items: Sequence[Item], splits: Sequence[str], plan: SplitPlan) -> list[int]:
+    """Choose a subset of each limited split with the classes in proportion."""
+    chosen: list[int] = []
+    for name in SPLITS:
+        places = [place for place, split in enumerate(splits) if split == name]
+        limit = plan.limit.get(name)
+        if limit is not None and limit < len(places):
+            order = np.random.default_rng(derive_seed(plan.seed, "limit", name))
+            classes: dict[str, list[int]] = defaultdict(list)
+            for place in order.permutation(places):
+                classes[items[place].label].append(int(place))
+            # Taking by relative rank within the class keeps the proportions at any limit.
+            ranked = sorted(
+                ((rank + 0.5) / len(members), label, place)
+                for label, members in classes.items()
+                for rank, place in enumerate(members)
+            )
+            places = sorted(place for _, _, place in ranked[:limit])
+        chosen.extend(places)
+    return sorted(chosen)
+
+
+def _warn_of_shared_patients(items: Sequence[Item], splits: Sequence[str]) -> None:
+    """Say how many patients a given split puts on both sides; it is not ours to move them."""
+    sides: dict[str, set[str]] = defaultdict(set)
+    for item, split in zip(items, splits, strict=True):
+        if item.patient:
+            sides[item.patient].add("test" if split == "test" else "train or val")
+    shared = sum(len(where) > 1 for where in sides.values())
+    if shared:
+        log.warning(
+            "the source's own split has %d patient names both in test and outside it", shared
+        )

@@ -1,0 +1,7 @@
+"""Data sources: where images and labels come from, one source a file."""
+
+from jernih.data.sources.base import SOURCES, DataSource, Item
+from jernih.data.sources.folder import Folder
+from jernih.data.sources.imagenet import ImageNet
+
+__all__ = ["SOURCES", "DataSource", "Folder", "ImageNet", "Item"]
