@@ -20,8 +20,7 @@ import yaml
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from jernih import __version__
-from jernih.assess import Assessment, AssessmentPlan, assess, write_all
+from jernih.assess import Assessment, AssessmentPlan
 from jernih.attacks import ATTACKS, Attack
 from jernih.classifiers import (
     Classifier,
@@ -30,7 +29,8 @@ from jernih.classifiers import (
     save_classifier,
 )
 from jernih.config import RunConfig, Section, Unit
-from jernih.data.explore import Checks, Exploration, class_weights, explore
+from jernih.data.defects import Checks
+from jernih.data.explore import Exploration, class_weights, explore
 from jernih.data.manifest import Manifest
 from jernih.data.modify import Augment, ImageDataset, Prepare, augmentation_figure
 from jernih.data.sample import SplitPlan, sample
@@ -162,7 +162,7 @@ class Pipeline:
                     val=split.val,
                     stratify=split.stratify,
                     seed=self.config.seed,
-                    limit={str(name): n for name, n in split.limit.items()} or None,
+                    limit={str(name): n for name, n in split.limit.items()},
                 )
                 manifest = sample(source, plan, workdir, self.reporter.progress("sample"))
                 manifest.save(folder)

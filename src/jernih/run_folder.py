@@ -71,7 +71,7 @@ class RunFolder:
         return folder
 
     def key(self, inputs: Mapping[str, Any]) -> str:
-        """The fingerprint of a stage's inputs; another version of Jernih counts as another input."""
+        """The fingerprint of a stage's inputs and the version of Jernih."""
         return fingerprint({"jernih": __version__, **inputs})
 
     def is_complete(self, name: str, key: str) -> bool:

@@ -272,7 +272,9 @@ def _fit(
     last = checkpoints / "last.ckpt"
     if not last.is_file():
         history.unlink(missing_ok=True)
-    best = ModelCheckpoint(checkpoints, "best", monitor="val_loss", save_last=True)
+    best = ModelCheckpoint(
+        checkpoints, "best", monitor="val_loss", save_last=True, save_on_train_epoch_end=True
+    )
     callbacks: list[Callback] = [
         _History(history),
         EarlyStopping("val_loss", patience=settings.patience, check_finite=True),
@@ -298,8 +300,9 @@ def _fit(
         )
         task.model.train()
         _run(trainer, task, _loaders(data, settings, seed), last if last.is_file() else None)
-        if not Path(best.best_model_path).is_file():
-            raise InputError("training", "a finite validation loss", "none in any epoch")
+        if best.best_model_score is None or not bool(torch.isfinite(best.best_model_score)):
+            shutil.rmtree(checkpoints)
+            raise InputError("training", "a finite validation loss", "none", "try a smaller lr")
         state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     prefix = "model."
     task.model.load_state_dict(
@@ -330,18 +333,26 @@ def _run(
 def _loaders(
     data: TrainingData, settings: Training, seed: int
 ) -> tuple[DataLoader[Any], DataLoader[Any]]:
-    sampler = EpochSampler(len(data.train), seed, data.draw)
     # A last batch of one image has no variance for batch norm to divide by.
     ragged = len(data.train) % settings.batch_size == 1 and len(data.train) > 1
-    train: DataLoader[Any] = DataLoader(
-        data.train,
-        settings.batch_size,
-        sampler=sampler,
-        num_workers=settings.workers,
-        drop_last=ragged,
+    # Loaders draw a number when they start; from a generator of their own, dropout stays the same
+    # however often they start.
+    return (
+        DataLoader(
+            data.train,
+            settings.batch_size,
+            sampler=EpochSampler(len(data.train), seed, data.draw),
+            num_workers=settings.workers,
+            drop_last=ragged,
+            generator=generator(seed, "train loader"),
+        ),
+        DataLoader(
+            data.val,
+            settings.batch_size,
+            num_workers=settings.workers,
+            generator=generator(seed, "val loader"),
+        ),
     )
-    val: DataLoader[Any] = DataLoader(data.val, settings.batch_size, num_workers=settings.workers)
-    return train, val
 
 
 def _silence_advice() -> None:
@@ -350,6 +361,6 @@ def _silence_advice() -> None:
         ".*does not have many workers.*",
         ".*GPU available but not used.*",
         ".*Checkpoint directory .* exists and is not empty.*",
-        ".*tensorboardX.*",
+        ".*LeafSpec.*is deprecated.*",
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -42,10 +43,10 @@ class ConvAutoencoder(Purifier):
         self.factor = 2 ** len(widths)
         stages = [3, *widths]
         layers: list[nn.Module] = []
-        for narrow, wide in zip(stages[:-1], stages[1:], strict=True):
+        for narrow, wide in itertools.pairwise(stages):
             layers += [nn.Conv2d(narrow, wide, 3, stride=2, padding=1), nn.ReLU()]
         downwards = [*reversed(widths), widths[0]]
-        for wide, narrow in zip(downwards[:-1], downwards[1:], strict=True):
+        for wide, narrow in itertools.pairwise(downwards):
             layers += [nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1), nn.ReLU()]
         layers += [nn.Conv2d(widths[0], 3, 3, padding=1), nn.Sigmoid()]
         self.layers = nn.Sequential(*layers)
