@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
+from jernih.config import RunConfig, load_config
 from jernih.data.images import write_png
 from jernih.data.manifest import Manifest, Record
 from jernih.data.modify import Augment, ImageDataset, Prepare
@@ -44,3 +48,44 @@ def datasets(manifest: Manifest, size: int = 32) -> dict[str, ImageDataset]:
         name: ImageDataset(manifest.split(name), prepare, augment if name == "train" else None)
         for name in ("train", "val", "test")
     }
+
+
+def edge_network() -> nn.Module:
+    """A network that tells the stripes apart, for a config's ``tests.helpers:edge_network``."""
+    return Edges()
+
+
+class Edges(nn.Module):
+    """Mean absolute differences along and across, with dropout: enough to tell stripes apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(0.2)
+        self.head = nn.Linear(2, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        across = images.diff(dim=2).abs().mean((1, 2, 3))
+        along = images.diff(dim=3).abs().mean((1, 2, 3))
+        logits: Tensor = self.head(self.dropout(torch.stack([across, along], 1) * 10))
+        return logits
+
+
+def small_run(root: Path, **changes: Any) -> RunConfig:
+    """A run over stripes that takes seconds."""
+    striped_folder(root / "images", each=40)
+    overrides = {
+        "title": "stripes",
+        "out": str(root / "run"),
+        "sample.source": {"name": "folder", "path": str(root / "images")},
+        "modify.size": 32,
+        "modify.rotation": 0,
+        "model.classifier": {"name": "tests.helpers:edge_network"},
+        "model.classifier_training": {"epochs": 4, "batch_size": 8, "lr": 0.1},
+        "model.epsilons": [0.02, 0.2],
+        "model.purifier": {"name": "conv-autoencoder", "widths": [4]},
+        "model.purifier_training": {"epochs": 2, "batch_size": 8, "lr": 0.01},
+        "model.fpr": 0.2,
+        "assess.batch_size": 8,
+        **changes,
+    }
+    return load_config(None, [f"{key}={json.dumps(value)}" for key, value in overrides.items()])

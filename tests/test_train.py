@@ -19,22 +19,7 @@ from jernih.randomness import seeded
 from jernih.train import TrainingData, fit_classifier, fit_purifier
 from jernih.validate import InputError
 from tests.conftest import TinyNet
-from tests.helpers import datasets, striped_manifest
-
-
-class Edges(nn.Module):
-    """Mean absolute differences along and across, with dropout: enough to tell stripes apart."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(0.2)
-        self.head = nn.Linear(2, 2)
-
-    def forward(self, images: Tensor) -> Tensor:
-        across = images.diff(dim=2).abs().mean((1, 2, 3))
-        along = images.diff(dim=3).abs().mean((1, 2, 3))
-        logits: Tensor = self.head(self.dropout(torch.stack([across, along], 1) * 10))
-        return logits
+from tests.helpers import Edges, datasets, striped_manifest
 
 
 def edges() -> Classifier:

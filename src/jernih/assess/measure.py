@@ -150,12 +150,16 @@ def _like_probabilities(logits: Tensor) -> Array:
 
 @torch.no_grad()
 def _quality(kind: str, others: Tensor, images: Tensor) -> dict[str, Array]:
-    """MSE, PSNR in dB and SSIM (Wang et al. 2004) of each image against its original."""
+    """MSE, PSNR in dB and SSIM of each image against its original.
+
+    SSIM is that of the luminance, as its authors define it (Wang et al. 2004,
+    doi:10.1109/TIP.2003.819861).
+    """
     psnr = peak_signal_noise_ratio(others, images, data_range=1.0, reduction="none", dim=(1, 2, 3))
     ssim = torch.full((len(images),), torch.nan)
     if min(images.shape[-2:]) >= SSIM_WINDOW:
         measured = structural_similarity_index_measure(
-            others, images, data_range=1.0, reduction="none"
+            _luminance(others), _luminance(images), data_range=1.0, reduction="none"
         )
         ssim = torch.as_tensor(measured[0] if isinstance(measured, tuple) else measured)
     return {
@@ -163,6 +167,14 @@ def _quality(kind: str, others: Tensor, images: Tensor) -> dict[str, Array]:
         f"{kind}_psnr": _numpy(psnr),
         f"{kind}_ssim": _numpy(ssim),
     }
+
+
+def _luminance(images: Tensor) -> Tensor:
+    """Luminance (N, 1, H, W) by ITU-R BT.601; images that are not RGB, channel by channel."""
+    if images.shape[1] != 3:
+        return images
+    weights = images.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    return (images * weights).sum(1, keepdim=True)
 
 
 class _Gallery:

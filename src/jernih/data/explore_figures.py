@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from jernih.data.manifest import Record
 from jernih.data.modify import Prepare
 from jernih.storage import atomic_path
 
+FEW_CLASSES = 12
+"""With more classes than this, figures and statistics are not drawn up by class."""
+
 _COLUMNS = 8
 
 
@@ -24,7 +28,7 @@ def balance_figure(counts: Mapping[str, Mapping[str, int]], path: Path) -> Path:
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axis = figure.subplots()
     splits = [name for name, classes in counts.items() if classes]
-    if len(labels) > 12:
+    if len(labels) > FEW_CLASSES:
         axis.bar(splits, [sum(counts[name].values()) for name in splits], color="#0072B2")
         axis.set_title(f"Images by split ({len(labels)} classes)")
     else:
@@ -43,10 +47,13 @@ def balance_figure(counts: Mapping[str, Mapping[str, int]], path: Path) -> Path:
 
 
 def histogram_figure(histograms: Mapping[str, Sequence[float]], path: Path) -> Path:
-    """Lines of the share of pixels at each intensity, by class."""
+    """Lines of the share of pixels at each intensity: of all images, and by class or channel."""
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axis = figure.subplots()
+    by_class = any(name.startswith("class ") for name in histograms)
     for name, shares in histograms.items():
+        if by_class and name.startswith("channel "):
+            continue
         centres = (np.arange(len(shares)) + 0.5) / len(shares)
         axis.plot(centres, shares, label=name, linewidth=2 if name == "all" else 1.2)
     axis.set(xlabel="intensity", ylabel="share of pixels", title="Pixel intensities")
@@ -60,8 +67,15 @@ def samples_figure(records: Sequence[Record], path: Path) -> Path:
 
 
 def defects_figure(defects: Sequence[Defect], path: Path) -> Path:
-    """A grid of the first defective images with their defects."""
-    chosen = [(Path(defect.path), defect.reason) for defect in defects[: 3 * _COLUMNS]]
+    """A grid of defective images with their defects: a few of each kind."""
+    met: Counter[str] = Counter()
+    ranked = []
+    for defect in defects:
+        ranked.append((met[defect.reason], defect))
+        met[defect.reason] += 1
+    ranked.sort(key=lambda pair: pair[0])
+    shown = sorted((defect for _, defect in ranked[: 3 * _COLUMNS]), key=lambda d: d.reason)
+    chosen = [(Path(defect.path), defect.reason) for defect in shown]
     return _grid(chosen, path, f"Defects ({len(chosen)} of {len(defects)})")
 
 
@@ -86,5 +100,5 @@ def _grid(pictures: Sequence[tuple[Path, str]], path: Path, title: str) -> Path:
 
 def _save(figure: Figure, path: Path) -> Path:
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+        figure.savefig(temporary, dpi=110, metadata={"Software": None})
     return path

@@ -175,13 +175,13 @@ def augmentation_figure(
     chosen = torch.randperm(len(dataset), generator=generator(0, "figure"))[:count].tolist()
     figure = Figure(figsize=(1.6 * (variants + 1), 1.75 * len(chosen)), layout="constrained")
     axes = figure.subplots(len(chosen), variants + 1, squeeze=False)
+    for axis, column in zip(axes[0], range(variants + 1), strict=True):
+        axis.set_title("prepared" if column == 0 else f"variant {column}", fontsize=9)
     for row, index in zip(axes, chosen, strict=True):
         pictures = [dataset[index][0]] + [dataset[(epoch, index)][0] for epoch in range(variants)]
-        for number, (axis, picture) in enumerate(zip(row, pictures, strict=True)):
+        for axis, picture in zip(row, pictures, strict=True):
             axis.imshow(picture.permute(1, 2, 0).numpy(), vmin=0, vmax=1)
             axis.set_axis_off()
-            if row is axes[0]:
-                axis.set_title("prepared" if number == 0 else f"variant {number}", fontsize=9)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)
     return path

@@ -140,19 +140,19 @@ class Patient:
 
 def _lesions(rng: np.random.Generator, person: dict[str, Any]) -> tuple[Lesion, ...]:
     """One to three consolidations, or a field over one or both lungs; faint ones among them."""
-    severity = rng.beta(1.6, 1.6)
+    severity = rng.beta(1.9, 1.2)
     found = []
     if rng.random() < 0.6:
-        for _ in range(int(rng.choice([1, 2, 3], p=[0.65, 0.25, 0.1]))):
+        for _ in range(int(rng.choice([1, 2, 3], p=[0.5, 0.3, 0.2]))):
             height = rng.uniform(-0.55, 0.8)
             found.append(
                 Lesion(
                     kind="consolidation",
                     x=float(rng.choice([-1, 1]) * rng.uniform(0.45, 0.72) * person["cage"]),
                     y=float(height * person["base"]),
-                    width=rng.uniform(22, 34) + 16 * severity,
-                    height=rng.uniform(20, 36) + 20 * severity,
-                    share=0.22 + 0.6 * severity,
+                    width=rng.uniform(28, 40) + 16 * severity,
+                    height=rng.uniform(28, 44) + 24 * severity,
+                    share=0.28 + 0.6 * severity,
                     edge=rng.uniform(0.12, 0.4),
                     seed=int(rng.integers(2**31)),
                 )
@@ -167,7 +167,7 @@ def _lesions(rng: np.random.Generator, person: dict[str, Any]) -> tuple[Lesion, 
                 y=rng.uniform(-10, 50),
                 width=rng.uniform(70, 110),
                 height=rng.uniform(80, 130),
-                share=(0.2 + 0.5 * severity) * rng.uniform(0.85, 1.15),
+                share=(0.28 + 0.6 * severity) * rng.uniform(0.85, 1.15),
                 edge=rng.uniform(0.4, 0.7),
                 seed=int(rng.integers(2**31)),
             )

@@ -6,18 +6,21 @@ as the part of the rib cage above the diaphragm, ribs as tilted rings seen from 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from jernih.data.phantom.patient import Lesion, Patient
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating[Any]]
+"""Maps over the pixels of an image; all are float32, for speed."""
 
 SOFT, LUNG, BONE = 0.0217, 0.0053, 0.0604
-"""Linear attenuation at 60 keV in 1/mm: the mass coefficients of soft tissue, lung and cortical bone
-(ICRU-44) tabulated by Hubbell and Seltzer (NISTIR 5632, doi:10.18434/T4D01F), times densities of 1.06,
-0.26 (an inflated lung) and 1.92 g/cm³."""
+"""Linear attenuation at 60 keV in 1/mm: the mass coefficients of soft tissue, lung and cortical
+bone (ICRU-44) tabulated by Hubbell and Seltzer (NISTIR 5632, doi:10.18434/T4D01F), times densities
+of 1.06, 0.26 (an inflated lung) and 1.92 g/cm³."""
 
 
 def attenuation(patient: Patient, x: Field, y: Field, turn: float, pixel: float) -> Field:
@@ -54,8 +57,9 @@ def attenuation(patient: Patient, x: Field, y: Field, turn: float, pixel: float)
 
 
 def _rise(distance: Field, width: float) -> Field:
-    """From 0 to 1 around a distance of 0, smoothly over about four times the width."""
-    step: Field = 0.5 + 0.5 * np.tanh(distance * np.float32(0.5 / width))
+    """From 0 to 1 around a distance of 0, smoothly over six times the width."""
+    t = np.clip(distance * np.float32(1 / (6 * width)) + np.float32(0.5), 0, 1)
+    step: Field = t * t * (3 - 2 * t)
     return step
 
 
@@ -81,18 +85,26 @@ def _ellipsoid(
 def _texture(rng: np.random.Generator, x: Field, y: Field, scale: float) -> Field:
     """Smooth noise of standard deviation 1 with blobs of about ``scale`` mm, fixed in the patient.
 
-    The tilt is left out, which keeps it a product of two small matrices.
+    White noise on a grid of nodes, spread by a kernel that reaches four nodes along each axis. The
+    tilt of the patient is left out, so that rows and columns can be treated one after the other.
     """
-    nodes = np.arange(-230, 230, 1.5 * scale, dtype=np.float32)
-    white = rng.standard_normal((len(nodes), len(nodes)), dtype=np.float32)
-    down, across = (
-        np.exp(-0.5 * ((line[:, None] - nodes[None, :]) / np.float32(scale)) ** 2)
-        for line in (y[:, y.shape[1] // 2], x[x.shape[0] // 2])
-    )
-    down /= np.sqrt((down**2).sum(1, keepdims=True))
-    across /= np.sqrt((across**2).sum(1, keepdims=True))
-    noise: Field = down @ white @ across.T
-    return noise
+    gap = 1.5 * scale
+    white = rng.standard_normal((int(500 / gap) + 5,) * 2, dtype=np.float32)
+    middle = x.shape[0] // 2
+    for line in (y[:, middle], x[middle]):
+        place = np.clip((line + 250) / np.float32(gap), 1, len(white) - 4)
+        node = place.astype(np.int64)
+        weights = []
+        for offset in range(-1, 3):
+            distance = (place - node - offset) * np.float32(0.5)
+            near = 1 - distance * distance
+            weights.append(near * near * near)
+        size = np.sqrt(sum(weight * weight for weight in weights))
+        white = sum(
+            (weight / size)[:, None] * white[node + offset]
+            for offset, weight in enumerate(weights, start=-1)
+        ).T  # the next axis comes to the front
+    return white
 
 
 def _trunk(patient: Patient, x: Field, y: Field) -> Field:
@@ -123,9 +135,13 @@ def _lungs(patient: Patient, x: Field, y: Field, cage: Field) -> Field:
     tip = np.sqrt(h * (2 - h))
     outer = cage - 4 - side + 18 * (tip - 1) * (1 - tip)
     inner = side - (44 - 20 * tip)
-    dome = np.where(x > 0, patient.base + patient.left_drop, patient.base).astype(np.float32)
+    dome = np.float32(patient.base) + np.float32(patient.left_drop) * (x > 0)
     across = (side - np.float32(0.42 * patient.cage)) / np.float32(0.58 * patient.cage)
-    below = dome + patient.dome * across * across * np.where(across > 0, 1.0, 0.35) - y
+    below = (
+        dome
+        + patient.dome * across * across * np.where(across > 0, np.float32(1), np.float32(0.35))
+        - y
+    )
     depth = 0.86 * _round(below, 22) + 0.14 * _round(below + 34, 34)
     air: Field = (patient.depth * patient.air) * depth * _round(outer, 55) * _round(inner, 30)
     return air.astype(np.float32)
@@ -149,44 +165,47 @@ def _vessels(patient: Patient, x: Field, y: Field, pixel: float) -> Field:
     """Vessels that branch from the roots of the lungs and taper towards the rim."""
     rng = np.random.default_rng([patient.seed, 1])
     roots = 11
-    angle = np.concatenate([np.linspace(-1.45, 1.5, roots), np.pi - np.linspace(-1.45, 1.5, roots)])
-    angle = angle + rng.normal(0, 0.12, 2 * roots)
+    fan = np.linspace(-1.45, 1.5, roots)
+    angle = np.concatenate([fan, np.pi - fan]) + rng.normal(0, 0.12, 2 * roots)
     px = np.repeat([34.0, -34.0], roots) + rng.normal(0, 4, 2 * roots)
     py = np.repeat([-14.0, -6.0], roots) + rng.normal(0, 12, 2 * roots)
     radius = rng.uniform(3.0, 5.0, 2 * roots) * patient.vessels
-    height, width = x.shape
-    centre = (height // 2, width // 2)
-    step = np.array(
-        [[x[0, 1] - x[0, 0], x[1, 0] - x[0, 0]], [y[0, 1] - y[0, 0], y[1, 0] - y[0, 0]]]
-    )
-    to_pixels = np.linalg.inv(step.astype(np.float64))
-    total = np.zeros(x.shape, dtype=np.float32)
+    drawn = np.zeros(x.size)
+    total = np.zeros_like(x)
     for level in range(5):
         length = rng.uniform(12, 24, len(px)) * 0.95**level
         count = max(6, int(np.ceil(1.3 * length.max() / pixel)))
         along = np.linspace(0, 1, count)[None, :]
+        step = (length / count)[:, None]
         bend = angle[:, None] + rng.normal(0, 0.35, len(px))[:, None] * along
-        lx = px[:, None] + np.cumsum(np.cos(bend), 1) * (length / count)[:, None]
-        ly = py[:, None] + np.cumsum(np.sin(bend), 1) * (length / count)[:, None]
-        # Each point carries the vessel's volume around it, spread over the pixel that it falls in.
-        volume = np.pi * (radius[:, None] * (1 - 0.2 * along)) ** 2 * (length / count)[:, None]
-        column, row = to_pixels @ np.stack(
-            [lx.ravel() - x[centre], ly.ravel() - y[centre]]
-        ) + np.array([[centre[1]], [centre[0]]])
-        inside = (column >= 0) & (column < width - 0.5) & (row >= 0) & (row < height - 0.5)
-        place = np.rint(row[inside]).astype(np.int64) * width + np.rint(column[inside]).astype(
-            np.int64
-        )
-        drawn = np.bincount(place, volume.ravel()[inside] / pixel**2, minlength=height * width)
-        blur = max(0.45, 0.6 * float(radius.mean()) / pixel)
-        total += ndimage.gaussian_filter(
-            drawn.reshape(height, width).astype(np.float32), blur, truncate=2.5
-        )
+        lx = px[:, None] + np.cumsum(np.cos(bend), 1) * step
+        ly = py[:, None] + np.cumsum(np.sin(bend), 1) * step
+        # Each point carries the vessel's volume around it into the pixel that it falls in.
+        volume = np.pi * (radius[:, None] * (1 - 0.2 * along)) ** 2 * step / pixel**2
+        place, inside = _pixels(x, y, lx.ravel(), ly.ravel())
+        drawn += np.bincount(place, volume.ravel()[inside], minlength=x.size)
+        if level in (1, 4):
+            blur = max(0.45, 0.6 * float(radius.mean()) / pixel)
+            image = drawn.reshape(x.shape).astype(np.float32)
+            total += ndimage.gaussian_filter(image, blur, truncate=2.5)
+            drawn[:] = 0
         spread = rng.uniform(0.2, 0.55, len(px))
         px, py = np.tile(lx[:, -1], 2), np.tile(ly[:, -1], 2)
         angle = np.concatenate([bend[:, -1] - spread, bend[:, -1] + spread])
         radius = np.tile(radius, 2) * rng.uniform(0.62, 0.78, 2 * len(radius))
     return total
+
+
+def _pixels(
+    x: Field, y: Field, px: NDArray[np.float64], py: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Flat indices of the pixels that hold the points, and which points lie in the image."""
+    height, width = x.shape
+    steps = [[x[0, 1] - x[0, 0], x[1, 0] - x[0, 0]], [y[0, 1] - y[0, 0], y[1, 0] - y[0, 0]]]
+    away = np.stack([px - x[0, 0], py - y[0, 0]])
+    column, row = np.rint(np.linalg.inv(np.array(steps, dtype=np.float64)) @ away)
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    return (row[inside] * width + column[inside]).astype(np.int64), inside
 
 
 def _lesion(lesion: Lesion, x: Field, y: Field) -> Field:
@@ -213,7 +232,7 @@ def _windpipe(x: Field, y: Field) -> Field:
     side = np.abs(x + 2)
     fork = np.maximum(y + 38, 0)
     radius = 8 - 2.5 * _rise(y + 38, 3)
-    offset = np.abs(side - 0.95 * fork) * np.where(fork > 0, 0.72, 1.0).astype(np.float32)
+    offset = np.abs(side - 0.95 * fork) * np.where(fork > 0, np.float32(0.72), np.float32(1))
     ends = _rise(-12 - y, 4)
     air: Field = 15 * np.sqrt(np.maximum(1 - (offset / radius) ** 2, 0)) * ends
     return air

@@ -3,5 +3,6 @@
 from jernih.data.sources.base import SOURCES, DataSource, Item
 from jernih.data.sources.folder import Folder
 from jernih.data.sources.imagenet import ImageNet
+from jernih.data.sources.phantom import Phantom
 
-__all__ = ["SOURCES", "DataSource", "Folder", "ImageNet", "Item"]
+__all__ = ["SOURCES", "DataSource", "Folder", "ImageNet", "Item", "Phantom"]

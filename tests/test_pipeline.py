@@ -1,0 +1,178 @@
+"""The run as a whole: every stage, what is skipped, and what an interruption leaves."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import jernih.pipeline
+from jernih.assess import Assessment
+from jernih.pipeline import Pipeline, Reporter
+from jernih.storage import sha256_file
+from jernih.types import Threat
+from jernih.validate import InputError
+from tests.helpers import small_run
+
+STAGES = [
+    "sample",
+    "explore",
+    "modify",
+    "model/classifier",
+    "model/attack",
+    "model/purifier",
+    "model/detector",
+    "assess",
+]
+
+
+class Notes(Reporter):
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str]] = []
+
+    def stage(self, name: str, state: str) -> None:
+        self.seen.append((name, state))
+
+    def done(self) -> list[str]:
+        return [name for name, state in self.seen if state == "complete"]
+
+    def skipped(self) -> list[str]:
+        return [name for name, state in self.seen if state == "complete before"]
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {
+        str(file.relative_to(folder)): sha256_file(file)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and "tensorboard" not in file.parts and file.name != ".lock"
+    }
+
+
+def test_a_run_and_its_second_run(tmp_path: Path) -> None:
+    config = small_run(tmp_path)
+    notes = Notes()
+    state = torch.get_rng_state()
+    assessment = Pipeline(config, reporter=notes).run()
+    assert torch.equal(state, torch.get_rng_state())
+    assert notes.done() == STAGES
+    folder = tmp_path / "run"
+    for file in ("config.yaml", "sample/manifest.csv", "explore/explore.json",
+                 "explore/defects.csv", "modify/augmented.png", "model/attack/attack.json",
+                 "model/classifier/classifier.safetensors", "model/classifier/history.csv",
+                 "model/purifier/purifier.safetensors", "model/detector/detector.json",
+                 "assess/assessment.json", "assess/report.html"):  # fmt: skip
+        assert (folder / file).stat().st_size > 0, file
+    assert assessment.n == 16
+    assert assessment.condition("clean").accuracy.value == 1.0
+    for knowledge in ("oblivious", "adaptive"):
+        condition = assessment.condition("restored", Threat("linf", 0.2, knowledge))  # type: ignore[arg-type]
+        assert condition.accuracy.n == 16
+        assert condition.accuracy.low <= condition.accuracy.value <= condition.accuracy.high
+    report = (folder / "assess/report.html").read_text(encoding="utf-8")
+    assert "oblivious" in report
+    assert "adaptive" in report
+    before = hashes(folder)
+    again = Notes()
+    assert Pipeline(config, reporter=again).run() == assessment
+    assert again.skipped() == STAGES
+    assert hashes(folder) == before
+    assert Assessment.load(folder / "assess/assessment.json") == assessment
+
+
+def test_a_change_redoes_what_depends_on_it(tmp_path: Path) -> None:
+    Pipeline(small_run(tmp_path)).run()
+    notes = Notes()
+    Pipeline(small_run(tmp_path, **{"model.fpr": 0.3}), reporter=notes).run()
+    assert notes.done() == ["model/detector", "assess"]
+    next((tmp_path / "images/a").iterdir()).unlink()
+    notes = Notes()
+    Pipeline(small_run_without_writing(tmp_path), reporter=notes).sample()
+    assert notes.done() == ["sample"]
+
+
+def small_run_without_writing(root: Path) -> Any:
+    """The config of :func:`small_run`, with the images as they are."""
+    from jernih.config import load_config
+
+    return load_config(root / "run/config.yaml")
+
+
+@pytest.mark.parametrize("broken", ["explore", "fit_classifier", "fit_purifier", "assess"])
+def test_an_interrupted_run_ends_like_an_undisturbed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    config = small_run(tmp_path)
+    Pipeline(config, out=tmp_path / "whole").run()
+    original = getattr(jernih.pipeline, broken)
+
+    def interrupt(*args: Any, **kwargs: Any) -> Any:
+        original(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jernih.pipeline, broken, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        Pipeline(config, out=tmp_path / "cut").run()
+    monkeypatch.undo()
+    Pipeline(config, out=tmp_path / "cut").run()
+    assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
+
+
+def test_same_seed_same_figures_other_seed_other_split(tmp_path: Path) -> None:
+    config = small_run(tmp_path)
+    first = Pipeline(config, out=tmp_path / "1").run()
+    assert Pipeline(config, out=tmp_path / "2").run() == first
+    other = Pipeline(small_run(tmp_path, seed=1), out=tmp_path / "3")
+    splits = [
+        [row["split"] for row in csv.DictReader(file.open(encoding="utf-8"))]
+        for file in (tmp_path / "1/sample/manifest.csv",)
+    ]
+    other.sample()
+    with (tmp_path / "3/sample/manifest.csv").open(encoding="utf-8") as file:
+        splits.append([row["split"] for row in csv.DictReader(file)])
+    assert splits[0] != splits[1]
+
+
+def test_identity_purifier_and_no_detector(tmp_path: Path) -> None:
+    changes = {
+        "model.purifier": {"name": "identity"},
+        "model.purifier_training": None,
+        "model.detector": None,
+        "assess.knowledge": ["oblivious"],
+    }
+    assessment = Pipeline(small_run(tmp_path, **changes)).run()
+    for threat in assessment.threats:
+        attacked = assessment.condition("attacked", threat)
+        restored = assessment.condition("restored", threat)
+        assert attacked.accuracy == restored.accuracy
+    assert assessment.detection is None
+
+
+def test_weights_instead_of_training(tmp_path: Path) -> None:
+    trained = Pipeline(small_run(tmp_path))
+    trained.model()
+    model = tmp_path / "run/model"
+    changes = {
+        "model.classifier.weights": str(model / "classifier/classifier.safetensors"),
+        "model.classifier_training": None,
+        "model.purifier_weights": str(model / "purifier/purifier.safetensors"),
+        "model.purifier_training": None,
+    }
+    loaded = Pipeline(small_run(tmp_path, **changes), out=tmp_path / "loaded")
+    images = torch.stack([trained.modify()["test"][i][0] for i in range(4)])
+    torch.testing.assert_close(loaded.model()(images), trained.model()(images))
+
+
+def test_what_cannot_work_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="purifier_training: expected training settings"):
+        Pipeline(small_run(tmp_path, **{"model.purifier_training": None})).model()
+    with pytest.raises(InputError, match="at least 99 clean images"):
+        Pipeline(small_run(tmp_path, **{"model.fpr": 0.01})).model()
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="a CUDA device"):
+            Pipeline(small_run(tmp_path, device="cuda"))
+    with pytest.raises(InputError, match="existing folder"):
+        source = {"name": "folder", "path": str(tmp_path / "none")}
+        Pipeline(small_run(tmp_path, **{"sample.source": source})).sample()
