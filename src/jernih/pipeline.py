@@ -20,7 +20,7 @@ import yaml
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from jernih.assess import Assessment, AssessmentPlan
+from jernih.assess import Assessment, AssessmentPlan, Background, assess, write_report
 from jernih.attacks import ATTACKS, Attack
 from jernih.classifiers import (
     Classifier,
@@ -111,8 +111,7 @@ class Pipeline:
     def run(self) -> Assessment:
         """Run all stages that are not complete, one process at a time in this folder."""
         with self.folder.locked():
-            text = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
-            write_text(self.folder.path / "config.yaml", text)
+            write_text(self.folder.path / "config.yaml", self._config_text())
             return self.assess()
 
     def sample(self) -> Manifest:
@@ -306,7 +305,10 @@ class Pipeline:
         dataset = self.modify()[split]
         progress = self.reporter.progress(label)
         done = 0
-        for images, labels, _ in DataLoader(dataset, self.config.assess.batch_size):
+        loader = DataLoader(
+            dataset, self.config.assess.batch_size, generator=generator(self.config.seed, label)
+        )
+        for images, labels, _ in loader:
             yield images.to(self.device), labels.to(self.device)
             done += len(images)
             progress(done, len(dataset))
@@ -420,6 +422,46 @@ class Pipeline:
             if folder is not None:
                 self._write_assessment(defended, dataset, plan, folder, key)
         return Assessment.load(self.folder.path / "assess" / "assessment.json")
+
+    def _write_assessment(
+        self,
+        defended: Defended,
+        dataset: ImageDataset,
+        plan: AssessmentPlan,
+        folder: Path,
+        key: str,
+    ) -> None:
+        run = self.folder.path
+        paths = [str(record.path) for record in dataset.manifest.records]
+        assessment = assess(
+            defended,
+            dataset,
+            paths,
+            plan,
+            parts=folder / "parts",
+            key=key,
+            progress=self.reporter.progress("assess"),
+            meta={"title": self.config.title},
+        )
+        exploration = read_json(run / "explore" / "explore.json")
+        pictures = {name: run / "explore" / file for name, file in exploration["figures"].items()}
+        pictures["augmented training images"] = run / "modify" / "augmented.png"
+        histories = {
+            name: file
+            for name in ("classifier", "purifier")
+            if (file := run / "model" / name / "history.csv").is_file()
+        }
+        background = Background(
+            title=self.config.title,
+            data=exploration,
+            pictures=pictures,
+            histories=histories,
+            config=self._config_text(),
+        )
+        write_report(assessment, folder, background)
+
+    def _config_text(self) -> str:
+        return yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
 
 
 def _plain(part: Section | Unit | None) -> Any:

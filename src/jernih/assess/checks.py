@@ -116,8 +116,8 @@ def _baseline(assessment: Assessment) -> Iterator[tuple[Severity, str]]:
         yield (
             "serious",
             f"Always answering “{assessment.majority_class}” would be right on "
-            f"{percent(share.value)} of the {share.n} images; the classifier reaches {format_rate(clean)} without any "
-            f"attack. It is not worth attacking.",
+            f"{percent(share.value)} of the {share.n} images; the classifier reaches "
+            f"{format_rate(clean)} without any attack. It is not worth attacking.",
         )
         return
     below = [

@@ -62,7 +62,8 @@ def load_classifier(
     if Path(name).suffix in _PROGRAMS:
         network = _program(Path(name).expanduser())
     elif ":" in name:
-        network = _factory(name, options)
+        with seeded(seed, "classifier"):
+            network = _factory(name, options)
     else:
         with seeded(seed, "classifier"):
             network = _timm(name, outputs, pretrained, options)

@@ -29,6 +29,8 @@ from jernih.data.manifest import SPLITS, Manifest, Record
 from jernih.storage import read_json, write_json, write_text
 from jernih.validate import InputError
 
+__all__ = ["Checks", "Defect", "Exploration", "class_weights", "explore"]
+
 Counts = NDArray[np.int64]
 
 _LEVELS, _BINS = 1024, 64

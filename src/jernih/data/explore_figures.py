@@ -57,7 +57,8 @@ def histogram_figure(histograms: Mapping[str, Sequence[float]], path: Path) -> P
         centres = (np.arange(len(shares)) + 0.5) / len(shares)
         axis.plot(centres, shares, label=name, linewidth=2 if name == "all" else 1.2)
     axis.set(xlabel="intensity", ylabel="share of pixels", title="Pixel intensities")
-    axis.legend(fontsize=8)
+    if histograms:
+        axis.legend(fontsize=8)
     return _save(figure, path)
 
 

@@ -1,6 +1,7 @@
 """From a file to an image: float32 (3, H, W) in [0, 1], or one clear reason why not.
 
-Greyscale becomes three equal channels, 16-bit greyscale keeps its depth, CMYK and other colour
+Greyscale becomes three equal channels, 16-bit greyscale keeps its depth (16-bit colour does not:
+Pillow reads it at 8 bits), floating-point greyscale has to be in [0, 1], CMYK and other colour
 spaces become RGB, opaque alpha is dropped, and the EXIF orientation is applied. What has no single
 right reading is refused: transparent pixels, animations and several pages.
 """
@@ -64,7 +65,7 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise UnreadableImage(path, "more pixels than is safe to decode") from None
         except (OSError, SyntaxError, ValueError, EOFError, TypeError) as error:
-            raise UnreadableImage(path, _reason(Path(path), error)) from None
+            raise UnreadableImage(path, why_unreadable(path, error)) from None
 
 
 def describe_image(path: str | os.PathLike[str]) -> ImageFacts:
@@ -83,7 +84,7 @@ def describe_image(path: str | os.PathLike[str]) -> ImageFacts:
             with Image.open(path) as image:
                 return ImageFacts(image.width, image.height, image.mode, image.format or "")
     except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise UnreadableImage(path, _reason(Path(path), error)) from None
+        raise UnreadableImage(path, why_unreadable(path, error)) from None
 
 
 def write_png(path: str | os.PathLike[str], image: Tensor) -> Path:
@@ -107,7 +108,9 @@ def _is_dicom(path: Path) -> bool:
         return False
 
 
-def _reason(path: Path, error: Exception) -> str:
+def why_unreadable(path: str | os.PathLike[str], error: Exception) -> str:
+    """Say in a few words why a file could not be read, given what a decoder raised."""
+    path = Path(path)
     if not path.exists():
         return "no such file"
     if path.is_dir():

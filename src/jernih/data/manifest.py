@@ -111,7 +111,14 @@ class Manifest:
             raise InputError("manifest", "an existing manifest.csv", table)
         if not isinstance(head, dict) or sha256_file(table) != head.get("sha256"):
             raise InputError(f"manifest {table}", "the file that was written", "a changed one")
-        rows = list(csv.DictReader(io.StringIO(table.read_text(encoding="utf-8"))))
+        absent = [key for key in ("source", "classes", "seed") if key not in head]
+        if absent:
+            raise InputError(f"manifest {folder}", "a whole manifest.json", f"no {absent[0]!r}")
+        with table.open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        unknown = {row["label"] for row in rows} - set(head["classes"])
+        if unknown:
+            raise InputError(f"manifest {folder}", "labels among its classes", min(unknown))
         records = tuple(
             Record(Path(r["path"]), r["label"], r["split"], r["patient"], r["sha256"]) for r in rows
         )

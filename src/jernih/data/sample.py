@@ -118,9 +118,9 @@ def _share(
         patient = items[place].patient
         groups[f"patient {patient}" if patient else f"image {items[place].path}"].append(place)
     strata: dict[str, list[list[int]]] = defaultdict(list)
-    for members in groups.values():
-        label = Counter(items[place].label for place in members).most_common(1)[0][0]
-        strata[label if plan.stratify else ""].append(members)
+    for group in groups.values():
+        label = Counter(items[place].label for place in group).most_common(1)[0][0]
+        strata[label if plan.stratify else ""].append(group)
     taken = []
     for label, members in sorted(strata.items()):
         if plan.stratify and len(members) < 2:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from jernih.purifiers.base import PURIFIERS, Purifier
+from jernih.randomness import seeded
 from jernih.validate import InputError
 from jernih.weights import load_into, read_card, read_weights, write_weights
 
@@ -26,6 +27,7 @@ def restore_purifier(path: str | os.PathLike[str]) -> Purifier:
     if "name" not in card or "classes" in card:
         raise InputError(f"weights {path}", "a file that save_purifier wrote", "another")
     name = card.pop("name")
-    purifier = PURIFIERS.create(name, **card)
+    with seeded(0, "restore"):  # initial weights are drawn and then replaced
+        purifier = PURIFIERS.create(name, **card)
     load_into(purifier, state, source=str(path))
     return purifier.eval()

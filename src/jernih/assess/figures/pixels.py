@@ -147,7 +147,7 @@ def psnr_histogram(assessment: Assessment, threat: Threat, title: str) -> Figure
             mean = f"{found.mean():.1f} dB" if len(found) else "none finite"
             axes.hist(
                 found,
-                edges,
+                edges.tolist(),
                 color=COLOURS[kind],
                 alpha=0.65,
                 hatch=hatch,

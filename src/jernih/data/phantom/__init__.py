@@ -4,7 +4,7 @@ They let everything run without patients' data. Whoever looks at the images shou
 are drawings: nothing measured on them says anything about medicine.
 """
 
-from jernih.data.phantom.patient import LABELS, Lesion, Patient
+from jernih.data.phantom.patient import LABELS, Label, Lesion, Patient
 from jernih.data.phantom.radiograph import expose, render
 
-__all__ = ["LABELS", "Lesion", "Patient", "expose", "render"]
+__all__ = ["LABELS", "Label", "Lesion", "Patient", "expose", "render"]

@@ -6,7 +6,8 @@ import numpy as np
 from scipy import ndimage
 
 from jernih.data.phantom.patient import Patient
-from jernih.data.phantom.thickness import Field, attenuation
+from jernih.data.phantom.shapes import Field
+from jernih.data.phantom.thickness import attenuation
 from jernih.validate import check_number
 
 _AIR = 0.3

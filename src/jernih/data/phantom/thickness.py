@@ -6,16 +6,12 @@ as the part of the rib cage above the diaphragm, ribs as tilted rings seen from 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from jernih.data.phantom.patient import Lesion, Patient
-
-Field = NDArray[np.floating[Any]]
-"""Maps over the pixels of an image; all are float32, for speed."""
+from jernih.data.phantom.shapes import Field, ellipsoid, rise, rounded, texture
 
 SOFT, LUNG, BONE = 0.0217, 0.0053, 0.0604
 """Linear attenuation at 60 keV in 1/mm: the mass coefficients of soft tissue, lung and cortical
@@ -36,14 +32,14 @@ def attenuation(patient: Patient, x: Field, y: Field, turn: float, pixel: float)
     Returns:
         the exponent of Beer and Lambert's law, dimensionless, float32 (H, W).
     """
-    midline = x - np.float32(turn) * _rise(y + 60, 80)
+    midline = x - np.float32(turn) * rise(y + 60, 80)
     cage = _cage(patient, y)
     air = _lungs(patient, midline, y, cage)
     filled = air > 1
     solid = _heart(patient, midline, y) + _vessels(patient, x, y, pixel)
     np.clip(air - solid, 0.08 * air, None, out=air)
     rng = np.random.default_rng(patient.seed)
-    air *= 1 - 0.022 * _texture(rng, x, y, 2.4) * filled
+    air *= 1 - 0.022 * texture(rng, x, y, 2.4) * filled
     for lesion in patient.lesions:
         air *= 1 - _lesion(lesion, x, y)
     hollow = _windpipe(midline, y) + _stomach(rng, patient, x, y)
@@ -56,64 +52,13 @@ def attenuation(patient: Patient, x: Field, y: Field, turn: float, pixel: float)
     return total
 
 
-def _rise(distance: Field, width: float) -> Field:
-    """From 0 to 1 around a distance of 0, smoothly over six times the width."""
-    t = np.clip(distance * np.float32(1 / (6 * width)) + np.float32(0.5), 0, 1)
-    step: Field = t * t * (3 - 2 * t)
-    return step
-
-
-def _round(distance: Field, width: float) -> Field:
-    """Thickness of a rounded edge: 0 outside, a quarter of a circle, 1 from ``width`` inwards."""
-    inside = np.clip(distance * np.float32(1 / width), 0, 1)
-    edge: Field = np.sqrt(inside * (2 - inside))
-    return edge
-
-
-def _ellipsoid(
-    x: Field, y: Field, centre: tuple[float, float], axes: tuple[float, float], tilt: float = 0.0
-) -> Field:
-    """Thickness of an ellipsoid, 1 in the middle."""
-    across, down = x - np.float32(centre[0]), y - np.float32(centre[1])
-    cos, sin = np.float32(np.cos(tilt)), np.float32(np.sin(tilt))
-    u = (cos * across + sin * down) * np.float32(1 / axes[0])
-    v = (cos * down - sin * across) * np.float32(1 / axes[1])
-    thickness: Field = np.sqrt(np.maximum(1 - u * u - v * v, 0))
-    return thickness
-
-
-def _texture(rng: np.random.Generator, x: Field, y: Field, scale: float) -> Field:
-    """Smooth noise of standard deviation 1 with blobs of about ``scale`` mm, fixed in the patient.
-
-    White noise on a grid of nodes, spread by a kernel that reaches four nodes along each axis. The
-    tilt of the patient is left out, so that rows and columns can be treated one after the other.
-    """
-    gap = 1.5 * scale
-    white = rng.standard_normal((int(500 / gap) + 5,) * 2, dtype=np.float32)
-    middle = x.shape[0] // 2
-    for line in (y[:, middle], x[middle]):
-        place = np.clip((line + 250) / np.float32(gap), 1, len(white) - 4)
-        node = place.astype(np.int64)
-        weights = []
-        for offset in range(-1, 3):
-            distance = (place - node - offset) * np.float32(0.5)
-            near = 1 - distance * distance
-            weights.append(near * near * near)
-        size = np.sqrt(sum(weight * weight for weight in weights))
-        white = sum(
-            (weight / size)[:, None] * white[node + offset]
-            for offset, weight in enumerate(weights, start=-1)
-        ).T  # the next axis comes to the front
-    return white
-
-
 def _trunk(patient: Patient, x: Field, y: Field) -> Field:
     """Neck, shoulders, chest and belly."""
     top = patient.apex - 22
-    chest = _rise(y - np.float32(top), 9)
+    chest = rise(y - np.float32(top), 9)
     shoulders = np.exp(-(((y - np.float32(top + 45)) / 48) ** 2))
     width = 52 + (patient.torso - 52) * chest + 55 * shoulders * chest
-    depth = 105 + (patient.depth - 105) * chest + 25 * _rise(y - np.float32(patient.base), 20)
+    depth = 105 + (patient.depth - 105) * chest + 25 * rise(y - np.float32(patient.base), 20)
     u = np.minimum(np.abs(x) / width, 1)
     thickness: Field = depth * np.sqrt(1 - u * u * np.sqrt(u))
     return thickness
@@ -142,8 +87,8 @@ def _lungs(patient: Patient, x: Field, y: Field, cage: Field) -> Field:
         + patient.dome * across * across * np.where(across > 0, np.float32(1), np.float32(0.35))
         - y
     )
-    depth = 0.86 * _round(below, 22) + 0.14 * _round(below + 34, 34)
-    air: Field = (patient.depth * patient.air) * depth * _round(outer, 55) * _round(inner, 30)
+    depth = 0.86 * rounded(below, 22) + 0.14 * rounded(below + 34, 34)
+    air: Field = (patient.depth * patient.air) * depth * rounded(outer, 55) * rounded(inner, 30)
     return air.astype(np.float32)
 
 
@@ -151,13 +96,13 @@ def _heart(patient: Patient, x: Field, y: Field) -> Field:
     """Heart, aorta and the roots of the lungs: what lies in the lungs' way near the midline."""
     s = patient.heart
     low = patient.base - 36
-    solid = 125 * s * _ellipsoid(x, y, (27 * s, low), (66 * s, 46 * s), patient.heart_tilt)
-    solid += 85 * s * _ellipsoid(x, y, (-10, low - 4), (36 * s, 42 * s))
-    solid += 60 * _ellipsoid(x, y, (20, low - 55), (26, 44))
-    solid += 60 * _ellipsoid(x, y, (22, -58), (patient.aorta, patient.aorta + 3))
-    solid += 45 * _ellipsoid(x, y, (-14, -55), (20, 60))
+    solid = 125 * s * ellipsoid(x, y, (27 * s, low), (66 * s, 46 * s), patient.heart_tilt)
+    solid += 85 * s * ellipsoid(x, y, (-10, low - 4), (36 * s, 42 * s))
+    solid += 60 * ellipsoid(x, y, (20, low - 55), (26, 44))
+    solid += 60 * ellipsoid(x, y, (22, -58), (patient.aorta, patient.aorta + 3))
+    solid += 45 * ellipsoid(x, y, (-14, -55), (20, 60))
     for side, height in ((-1, -8), (1, -16)):
-        solid += 34 * _ellipsoid(x, y, (side * 36, height), (15, 25), -0.3 * side)
+        solid += 34 * ellipsoid(x, y, (side * 36, height), (15, 25), -0.3 * side)
     return solid
 
 
@@ -215,15 +160,15 @@ def _lesion(lesion: Lesion, x: Field, y: Field) -> Field:
     v = (y - np.float32(lesion.y)) * np.float32(1 / lesion.height)
     distance = np.sqrt(u * u + v * v)
     if lesion.kind == "consolidation":
-        distance += 0.2 * _texture(rng, x, y, 16.0) + 0.1 * _texture(rng, x, y, 6.0)
-        mottle = 1 - 0.12 * np.abs(_texture(rng, x, y, 5.0))
+        distance += 0.2 * texture(rng, x, y, 16.0) + 0.1 * texture(rng, x, y, 6.0)
+        mottle = 1 - 0.12 * np.abs(texture(rng, x, y, 5.0))
     else:
-        coarse = _texture(rng, x, y, 9.0)
-        fine = _texture(rng, x, y, 2.6)
-        distance += 0.3 * _texture(rng, x, y, 24.0)
+        coarse = texture(rng, x, y, 9.0)
+        fine = texture(rng, x, y, 2.6)
+        distance += 0.3 * texture(rng, x, y, 24.0)
         # Ridges, where the noise crosses zero, make the network that thickened septa draw.
         mottle = np.clip(0.4 + 0.22 * coarse + 0.4 * np.exp(-2 * fine * fine), 0, 1.1)
-    share: Field = lesion.share * _rise(1 - distance, lesion.edge / 2) * mottle
+    share: Field = lesion.share * rise(1 - distance, lesion.edge / 2) * mottle
     return np.clip(share, 0, 0.92)
 
 
@@ -231,9 +176,9 @@ def _windpipe(x: Field, y: Field) -> Field:
     """Air in the windpipe and the two main airways that it forks into."""
     side = np.abs(x + 2)
     fork = np.maximum(y + 38, 0)
-    radius = 8 - 2.5 * _rise(y + 38, 3)
+    radius = 8 - 2.5 * rise(y + 38, 3)
     offset = np.abs(side - 0.95 * fork) * np.where(fork > 0, np.float32(0.72), np.float32(1))
-    ends = _rise(-12 - y, 4)
+    ends = rise(-12 - y, 4)
     air: Field = 15 * np.sqrt(np.maximum(1 - (offset / radius) ** 2, 0)) * ends
     return air
 
@@ -244,7 +189,7 @@ def _stomach(rng: np.random.Generator, patient: Patient, x: Field, y: Field) -> 
     if size < 6:
         return np.zeros_like(x)
     centre = (rng.uniform(50, 80), patient.base + patient.left_drop + 8 + size)
-    return 1.2 * size * _ellipsoid(x, y, centre, (1.4 * size, 0.8 * size), rng.uniform(-0.4, 0.4))
+    return 1.2 * size * ellipsoid(x, y, centre, (1.4 * size, 0.8 * size), rng.uniform(-0.4, 0.4))
 
 
 def _spine(patient: Patient, x: Field, y: Field) -> Field:
@@ -256,8 +201,8 @@ def _spine(patient: Patient, x: Field, y: Field) -> Field:
     phase = (phase - np.floor(phase) - 0.5) * np.float32(patient.vertebra)
     reach = np.abs(phase)
     half = 0.42 * patient.vertebra
-    body = _round(width - across, 5) * (0.35 + 0.65 * _rise(half - reach, 0.8))
-    plates = np.exp(-(((reach - np.float32(half - 1)) / 1.6) ** 2)) * _rise(width - across, 1.2)
+    body = rounded(width - across, 5) * (0.35 + 0.65 * rise(half - reach, 0.8))
+    plates = np.exp(-(((reach - np.float32(half - 1)) / 1.6) ** 2)) * rise(width - across, 1.2)
     pedicles = np.exp(-(((across - 10.5) / 3) ** 2) - ((phase + 2) / 5) ** 2)
     spinous = np.exp(-((across / 3) ** 2) - ((phase - 5) / 6) ** 2)
     bone: Field = 9 * body + 2.5 * plates + 3.5 * pedicles + 3 * spinous
@@ -272,7 +217,7 @@ def _ribs(patient: Patient, x: Field, y: Field, cage: Field) -> Field:
     upright = 1 / np.sqrt(1 + steep * steep)
     along = np.minimum(1 / depth, np.float32(2.6))
     first = patient.apex - 2
-    outside = _rise(1.0 - u, 0.006)
+    outside = rise(1.0 - u, 0.006)
     bone = np.zeros_like(x)
     for back in (True, False):
         fall = np.float32(0.5 * patient.slope) * ((1 - depth) if back else (1 + depth))
@@ -286,7 +231,7 @@ def _ribs(patient: Patient, x: Field, y: Field, cage: Field) -> Field:
         last = patient.ribs if back else patient.ribs - 3
         shown = (number >= 0) & (number < last)
         # At the front, bone turns to cartilage, which hardly shows.
-        end = _rise(u - np.float32(0.12), 0.02) if back else _rise(u - np.float32(0.5), 0.035)
+        end = rise(u - np.float32(0.12), 0.02) if back else rise(u - np.float32(0.5), 0.035)
         bone += shell * along * shown * end * np.float32(1.0 if back else 0.7)
     return bone * outside
 
@@ -299,12 +244,12 @@ def _shoulders(patient: Patient, x: Field, y: Field) -> Field:
     radius = 5.2 + 3 * np.exp(-np.maximum(along, 0) * 7)
     d = (y - course) / radius
     collar = 11 * np.sqrt(np.maximum(1 - d * d, 0)) - 5.5 * np.sqrt(np.maximum(1 - 1.9 * d * d, 0))
-    collar *= _rise(side - 12, 1.5) * _rise(150 - side, 3)
+    collar *= rise(side - 12, 1.5) * rise(150 - side, 3)
     inner = np.float32(0.72 * patient.cage) + 0.22 * (y - np.float32(patient.apex)) - side
-    blade = _rise(-inner, 1.2) * _rise(side * -1 + np.float32(patient.cage + 28), 3)
-    blade *= _rise(y - np.float32(patient.apex + 22), 4) * _rise(20 - y - 0.4 * (side - 110), 4)
+    blade = rise(-inner, 1.2) * rise(side * -1 + np.float32(patient.cage + 28), 3)
+    blade *= rise(y - np.float32(patient.apex + 22), 4) * rise(20 - y - 0.4 * (side - 110), 4)
     blade *= 2.0 + 3.0 * np.exp(-((inner / 2.5) ** 2))
     arm = np.float32(patient.torso + 14)
-    head = 8 * _ellipsoid(side, y, (float(arm), patient.apex + 32), (25, 27))
+    head = 8 * ellipsoid(side, y, (float(arm), patient.apex + 32), (25, 27))
     bone: Field = collar + blade + head
     return bone

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from jernih.data.sources.base import SOURCES, DataSource, Item, existing
+from jernih.data.sources.base import SOURCES, SPLIT_NAMES, DataSource, Item, existing
 from jernih.validate import InputError
 
 log = logging.getLogger(__name__)
@@ -15,7 +15,6 @@ log = logging.getLogger(__name__)
 IMAGE_SUFFIXES = (
     ".bmp", ".dcm", ".dicom", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp",
 )  # fmt: skip
-_SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 @SOURCES.register("folder")
@@ -28,11 +27,11 @@ class Folder(DataSource):
         path: the folder.
         patient_pattern: regular expression with one group, which is the patient wherever it
             matches in a file's name.
-        suffixes: file names that count as images, by their endings.
+        suffixes: file names that count as images, by their endings in either case.
 
     Raises:
         InputError: for an absent folder, one without class folders, a class folder without
-            images, or a pattern without a group.
+            images, a pattern without a group, or no suffixes.
     """
 
     def __init__(
@@ -42,14 +41,16 @@ class Folder(DataSource):
         suffixes: Sequence[str] = IMAGE_SUFFIXES,
     ) -> None:
         self.path = path
-        self.suffixes = tuple(suffix.lower() for suffix in suffixes)
+        if isinstance(suffixes, str) or not suffixes:
+            raise InputError("suffixes", "a list such as ['.png', '.jpg']", repr(suffixes))
+        self.suffixes = tuple("." + str(suffix).lower().lstrip(".") for suffix in suffixes)
         self.pattern = None if patient_pattern is None else patient_regex(patient_pattern)
 
     def find(self, workdir: Path) -> Iterator[Item]:
         """Yield the images of every class folder."""
         root = existing(self.path, "path", folder=True)
         folders = _folders(root)
-        splits = [f for f in folders if f.name.lower() in _SPLIT_NAMES]
+        splits = [f for f in folders if f.name.lower() in SPLIT_NAMES]
         if not splits:
             yield from self._classes(root, None)
             return
@@ -59,7 +60,7 @@ class Folder(DataSource):
                 f"folder {root}", "class folders, or train, val and test only", ", ".join(others)
             )
         for split in splits:
-            yield from self._classes(split, _SPLIT_NAMES[split.name.lower()])
+            yield from self._classes(split, SPLIT_NAMES[split.name.lower()])
 
     def _classes(self, root: Path, split: str | None) -> Iterator[Item]:
         folders = _folders(root)
@@ -90,7 +91,7 @@ def patient_regex(pattern: str) -> re.Pattern[str]:
     """
     try:
         compiled = re.compile(pattern)
-    except re.error as error:
+    except (re.error, TypeError) as error:
         raise InputError("patient_pattern", "a regular expression", error) from None
     if compiled.groups != 1:
         raise InputError("patient_pattern", "one group in brackets", repr(pattern))

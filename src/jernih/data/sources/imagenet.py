@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from jernih.data.sources.base import SOURCES, DataSource, Item, existing
+from jernih.data.sources.base import SOURCES, DataSource, Item, existing, read_rows
 from jernih.data.sources.folder import IMAGE_SUFFIXES
 from jernih.validate import InputError
 
@@ -20,7 +19,7 @@ class ImageNet(DataSource):
         path: the folder.
         classes_file: CSV with the columns ``index`` and ``wnid`` that gives the whole label space
             in the order of the classifier's outputs. Without it the ids present are the classes,
-            sorted.
+            sorted. The ids stand for the classes because the names (crane, maillot) come twice.
 
     Raises:
         InputError: for an absent folder or file, a file name of another form, or an id that the
@@ -53,12 +52,16 @@ class ImageNet(DataSource):
         if self.classes_file is None:
             return ()
         file = existing(self.classes_file, "classes_file", folder=False)
-        with file.open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
         try:
-            ordered = sorted((int(row["index"]), row["wnid"]) for row in rows)
-        except (KeyError, ValueError, TypeError):
-            raise InputError(f"classes file {file}", "columns index and wnid", "others") from None
+            ordered = sorted(
+                (int(row["index"]), row["wnid"]) for row in read_rows(file, ("index", "wnid"))
+            )
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"classes file {file}", "whole numbers as indices", error) from None
         if [index for index, _ in ordered] != list(range(len(ordered))) or not ordered:
             raise InputError(f"classes file {file}", "indices 0, 1, 2 … without gaps", "others")
+        if len({wnid for _, wnid in ordered}) < len(ordered):
+            raise InputError(f"classes file {file}", "each wnid once", "one that comes again")
         return tuple(wnid for _, wnid in ordered)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from jernih.data.phantom import LABELS, Patient, expose
+from jernih.data.phantom import LABELS, Label, Patient, expose
 from jernih.data.sources.base import SOURCES, DataSource, Item
 from jernih.storage import atomic_path, fingerprint
 from jernih.validate import InputError, check_number
@@ -69,7 +69,7 @@ class Phantom(DataSource):
         """
         options = [VERSION, self.images, self.size, self.pneumonia, self.seed, self.defects]
         root = workdir / f"phantom-{fingerprint(options)[:12]}"
-        made: dict[str, list[Path]] = {}
+        made: dict[Label, list[Path]] = {}
         many = min(max(round(self.images * self.pneumonia), 1), self.images - 1)
         for label, count in zip(LABELS, (self.images - many, many), strict=True):
             made[label] = list(self._radiographs(root / label, label, count))
@@ -81,9 +81,9 @@ class Phantom(DataSource):
             for path in paths:
                 yield Item(path, label, patient=_patient(path))
 
-    def _radiographs(self, folder: Path, label: str, count: int) -> Iterator[Path]:
+    def _radiographs(self, folder: Path, label: Label, count: int) -> Iterator[Path]:
         """Yield ``count`` images of patients of one class, making what is missing."""
-        kind = LABELS.index(label)  # type: ignore[arg-type]
+        kind = LABELS.index(label)
         person = 0
         while count > 0:
             rng = np.random.default_rng([self.seed, kind, person])
@@ -100,7 +100,7 @@ class Phantom(DataSource):
             count -= shots
             person += 1
 
-    def _plant(self, made: dict[str, list[Path]], root: Path) -> Iterator[tuple[str, Path]]:
+    def _plant(self, made: dict[Label, list[Path]], root: Path) -> Iterator[tuple[Label, Path]]:
         """Yield the spoilt files with their labels; each is made from a sound image."""
         plan: tuple[tuple[str, str, Callable[[Path, Path], None]], ...] = (
             ("copy-a", ".png", _copy),

@@ -1,0 +1,145 @@
+"""The report: JSON, tables, figures and one page of HTML that needs nothing beside itself."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich.table import Table
+
+from jernih.assess import words
+from jernih.assess.figures import Plot, catalogue, write_figures, write_training_curves
+from jernih.assess.result import Assessment
+from jernih.assess.tables import SUMMARY_COLUMNS, summary_rows, write_tables
+from jernih.storage import write_text
+from jernih.types import Threat
+
+
+@dataclass(frozen=True)
+class Background:
+    """What a report tells beside the assessment.
+
+    Attributes:
+        title: the report's title.
+        data: what Explore found, as in ``explore.json``.
+        pictures: further PNG files by caption: samples, defects, augmentation.
+        histories: CSV files of training curves by what was trained.
+        config: the run's settings as YAML.
+        notes: sentences that a reader should know about the data or the run.
+    """
+
+    title: str = "Assessment"
+    data: Mapping[str, Any] = field(default_factory=dict)
+    pictures: Mapping[str, Path] = field(default_factory=dict)
+    histories: Mapping[str, Path] = field(default_factory=dict)
+    config: str = ""
+    notes: Sequence[str] = ()
+
+
+def write_report(
+    assessment: Assessment, folder: Path, background: Background | None = None
+) -> Path:
+    """Write everything about an assessment to a folder.
+
+    Args:
+        assessment: one with its observations, as :func:`jernih.assess.assess` returns it.
+        folder: receives ``assessment.json``, ``tables/``, ``figures/`` and ``report.html``.
+        background: what to tell beside it.
+
+    Returns:
+        the path of ``report.html``, which holds its pictures and opens offline.
+
+    Raises:
+        InputError: for an assessment that was read from JSON and has no observations.
+    """
+    told = background or Background()
+    write_tables(assessment, folder / "tables")
+    figures = write_figures(assessment, folder / "figures")
+    curves = write_training_curves(told.histories, folder / "figures")
+    assessment.save(folder / "assessment.json")
+    return write_text(folder / "report.html", render(assessment, figures, curves, told))
+
+
+def render(
+    assessment: Assessment,
+    figures: Mapping[str, Path],
+    curves: Mapping[str, Path],
+    told: Background,
+) -> str:
+    """Render the page; a view of the assessment that computes nothing of its own."""
+    environment = Environment(
+        loader=PackageLoader("jernih.assess"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        rate=words.format_rate,
+        interval=words.format_interval,
+        number=words.format_number,
+        p=words.format_p,
+        inline=_inline,
+    )
+    plots = [plot for plot in catalogue(assessment) if plot.key in figures]
+    page = environment.get_template("report.html.j2").render(
+        a=assessment,
+        told=told,
+        verdict=words.verdict(assessment),
+        columns=SUMMARY_COLUMNS,
+        rows=summary_rows(assessment),
+        overall=[plot for plot in plots if plot.threat is None],
+        threats=[_Section.of(assessment, threat, plots) for threat in assessment.threats],
+        figures=figures,
+        curves=curves,
+        named=lambda threat: words.format_threat(threat, assessment.attack),
+    )
+    return page + "\n"
+
+
+def console_table(assessment: Assessment) -> Table:
+    """The table of results for a terminal."""
+    level = assessment.plan["level"]
+    shown = [c for c in SUMMARY_COLUMNS if not c.startswith("Attack success")]
+    table = Table(
+        title=f"Accuracy with {level:.0%} intervals (n = {assessment.n})", title_justify="left"
+    )
+    for column in shown:
+        table.add_column(column, justify="left" if column == shown[0] else "right")
+    for row in summary_rows(assessment):
+        table.add_row(*(row[column] for column in shown))
+    return table
+
+
+@dataclass(frozen=True)
+class _Section:
+    """What the page shows of one threat model."""
+
+    title: str
+    anchor: str
+    conditions: Sequence[Any]
+    tests: Sequence[Any]
+    plots: Sequence[Plot]
+
+    @classmethod
+    def of(cls, assessment: Assessment, threat: Threat, plots: Sequence[Plot]) -> _Section:
+        return cls(
+            title=words.format_threat(threat, assessment.attack),
+            anchor=f"{threat.knowledge}-{words.format_eps(threat.eps).replace('/', '_')}",
+            conditions=[
+                assessment.condition("clean"),
+                assessment.condition("attacked", threat),
+                assessment.condition("restored", threat),
+            ],
+            tests=[test for test in assessment.tests if test.threat == threat],
+            plots=[plot for plot in plots if plot.threat == threat],
+        )
+
+
+def _inline(path: Path) -> str:
+    """A PNG file as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(Path(path).read_bytes()).decode("ascii")
