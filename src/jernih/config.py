@@ -95,7 +95,7 @@ class Training(Section):
 class ClassifierChoice(Section):
     """Which classifier to defend."""
 
-    name: str = "mobilenetv2_050"
+    name: str = "test_efficientnet"
     weights: str | None = None
     pretrained: bool = False
     one_logit: bool = False
@@ -108,7 +108,9 @@ class Model(Section):
     """Classifier, attack, purifier and detector; training settings of null mean: take as it is."""
 
     classifier: ClassifierChoice = ClassifierChoice()
-    classifier_training: Training | None = Training(epochs=8, lr=2e-3, optimizer="adamw")
+    classifier_training: Training | None = Training(
+        epochs=10, batch_size=16, lr=3e-3, optimizer="adamw"
+    )
     attack: Unit = Unit(name="fgsm")
     epsilons: Annotated[tuple[Epsilon, ...], Field(min_length=1)] = (0.01, 0.03, 0.05)
     purifier: Unit = Unit(name="conv-autoencoder")

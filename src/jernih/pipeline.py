@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -459,6 +460,7 @@ class Pipeline:
             config=self._config_text(),
         )
         write_report(assessment, folder, background)
+        shutil.rmtree(folder / "parts")
 
     def _config_text(self) -> str:
         return yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)

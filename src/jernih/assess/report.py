@@ -6,9 +6,10 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from jernih.assess import words
@@ -102,16 +103,21 @@ def render(
 
 
 def console_table(assessment: Assessment) -> Table:
-    """The table of results for a terminal."""
+    """The table of results for a terminal: the bare classifier beside the defended one."""
     level = assessment.plan["level"]
-    shown = [c for c in SUMMARY_COLUMNS if not c.startswith("Attack success")]
     table = Table(
-        title=f"Accuracy with {level:.0%} intervals (n = {assessment.n})", title_justify="left"
+        title=f"Accuracy in % with {level:.0%} intervals, n = {assessment.n}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
     )
-    for column in shown:
-        table.add_column(column, justify="left" if column == shown[0] else "right")
+    for heading in ("Threat model", "Classifier", "Defended", "PSNR restored", "Flagged"):
+        justify: Literal["left", "right"] = "left" if heading == "Threat model" else "right"
+        table.add_column(heading, justify=justify, no_wrap=True)
     for row in summary_rows(assessment):
-        table.add_row(*(row[column] for column in shown))
+        bare = row["Clean"] if row["Attacked"] == words.DASH else row["Attacked"]
+        cells = [row["Threat model"], bare, row["Restored"], row["PSNR restored"], row["Flagged"]]
+        # Two short lines a cell, so that the table fits into 80 columns.
+        table.add_row(*(c.replace(" % [", "\n[").replace(", L", "\nL") for c in cells))
     return table
 
 

@@ -123,15 +123,21 @@ def _check(path: str | os.PathLike[str], header: Dataset) -> None:
 
 def _displayed(pixels: NDArray[Any], header: Dataset) -> NDArray[np.float64]:
     """Greyscale (H, W) as the file wants it shown, from 0 for the least value to 1."""
-    values = apply_modality_lut(pixels, header)
+    # pydicom looks values up in the type they come in, which may be too narrow for the table.
+    values = apply_modality_lut(pixels if pixels.dtype.kind == "f" else pixels.astype(int), header)
     if None not in (header.get("WindowCenter"), header.get("WindowWidth")):
         # The window itself tells its output range: what infinities are mapped to.
         ends = apply_voi_lut(np.array([-np.inf, np.inf]), header, prefer_lut=False)
         low, high = float(ends[0]), float(ends[1])
         values = apply_voi_lut(values, header, prefer_lut=False)
     elif header.get("VOILUTSequence"):
-        low, high = 0.0, 2.0 ** header.VOILUTSequence[0].LUTDescriptor[2] - 1
-        values = apply_voi_lut(values, header)
+        table = header.VOILUTSequence[0]
+        entries, first, depth = table.LUTDescriptor
+        low, high = 0.0, 2.0**depth - 1
+        # Likewise, tables with entries of 8 bits would be looked up in by 8 bits.
+        table.LUTDescriptor = [entries, first, 16]
+        index = np.rint(values).clip(first, first + (entries or 2**16) - 1).astype(int)
+        values = apply_voi_lut(index, header)
     else:
         low, high = float(values.min()), float(values.max())
     scaled: NDArray[np.float64] = (values.astype(np.float64) - low) / ((high - low) or 1.0)

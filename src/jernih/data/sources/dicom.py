@@ -1,4 +1,4 @@
-"""DICOM radiographs with a table of findings, as in the RSNA Pneumonia Detection Challenge."""
+"""A folder of DICOM files with a table of who is ill, as in the RSNA pneumonia challenge."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from jernih.data.sources.base import SOURCES, DataSource, Item, existing
-from jernih.data.sources.table import column, filled, read_table
+from jernih.data.sources.base import SOURCES, DataSource, Item, existing, listed, read_rows
 from jernih.validate import InputError
 
 log = logging.getLogger(__name__)
@@ -15,20 +14,21 @@ log = logging.getLogger(__name__)
 
 @SOURCES.register("dicom")
 class Dicom(DataSource):
-    """A folder of ``PATIENT.dcm`` files and a CSV with the columns ``patientId`` and ``Target``.
+    """DICOM files named after the patient, and a CSV with ``patientId`` and ``Target`` (0 or 1).
 
-    A patient can have several rows, one a finding; one row with the target 1 makes all their
-    images positive. The names of the challenge's files are those of its patients.
+    A patient may have several rows, one for each finding; one row with 1 makes the patient
+    positive. This is the layout of the RSNA Pneumonia Detection Challenge (Shih et al., Radiology:
+    Artificial Intelligence 2019, doi:10.1148/ryai.2019180041), ``stage_2_train_labels.csv``.
 
     Args:
-        path: the folder; files in folders below it count too.
-        labels: the CSV, such as ``stage_2_train_labels.csv``.
-        negative: class of the target 0, and the first class index.
-        positive: class of the target 1.
+        path: the folder, searched with its subfolders for ``.dcm`` and ``.dicom``.
+        labels: the CSV.
+        negative: class of the patients without a finding, class index 0.
+        positive: class of the patients with one, class index 1.
 
     Raises:
-        InputError: for an absent folder or table, a target other than 0 and 1, or files that the
-            table does not name.
+        InputError: for an absent folder or CSV, another column layout, a target other than 0 and
+            1, and a file without a label.
     """
 
     def __init__(
@@ -38,40 +38,49 @@ class Dicom(DataSource):
         negative: str = "NORMAL",
         positive: str = "PNEUMONIA",
     ) -> None:
-        self.path = path
-        self.labels = labels
-        if negative == positive:
-            raise InputError("positive", "another class than the negative one", repr(positive))
-        self.label_space = (negative, positive)
+        if not negative or not positive or negative == positive:
+            raise InputError(
+                "negative, positive", "two different class names", f"{negative!r}, {positive!r}"
+            )
+        self.path, self.labels = path, labels
+        self.negative, self.positive = negative, positive
 
     def find(self, workdir: Path) -> Iterator[Item]:
-        """Yield every DICOM file with its label."""
+        """Yield the labelled DICOM files."""
         root = existing(self.path, "path", folder=True)
         targets = self._targets(existing(self.labels, "labels", folder=False))
-        files = sorted(f for f in root.rglob("*") if f.suffix.lower() in (".dcm", ".dicom"))
-        unknown = [file.name for file in files if file.stem not in targets]
+        files = sorted(
+            file
+            for file in root.rglob("*")
+            if file.suffix.lower() in (".dcm", ".dicom")
+            and not any(part.startswith(".") for part in file.relative_to(root).parts)
+            and file.is_file()
+        )
+        unknown = [str(file.relative_to(root)) for file in files if file.stem not in targets]
         if unknown:
-            named = ", ".join(unknown[:3])
-            raise InputError(
-                f"labels {self.labels}", "a row for every file", f"none for {len(unknown)}: {named}"
-            )
-        absent = len(set(targets) - {file.stem for file in files})
-        if absent:
-            log.warning("%d patients of %s have no file in %s", absent, self.labels, root)
+            raise InputError(f"labels {self.labels}", "a row for every file", listed(unknown))
+        unused = len(targets.keys() - {file.stem for file in files})
+        if files and unused:
+            log.warning("%d patients of %s have no file in %s", unused, self.labels, root)
         for file in files:
-            yield Item(file, self.label_space[targets[file.stem]], patient=file.stem)
+            label = self.positive if targets[file.stem] else self.negative
+            yield Item(file, label, patient=file.stem)
 
     def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
         """Return both classes, the negative one first."""
-        return self.label_space
+        return self.negative, self.positive
 
     def _targets(self, file: Path) -> dict[str, bool]:
-        """Whether each patient has a row with the target 1."""
-        table = read_table(file)
-        positive: dict[str, bool] = {}
-        rows = zip(filled(table, "patientId", file), column(table, "Target", file), strict=True)
-        for row, (patient, target) in enumerate(rows, start=1):
-            if target not in ("0", "1"):
-                raise InputError(f"row {row} of {file}", "the target 0 or 1", repr(target))
-            positive[patient] = positive.get(patient, False) or target == "1"
-        return positive
+        rows = read_rows(file, ("patientId", "Target"))
+        wrong = [
+            f"row {number}: {row['Target']!r}"
+            for number, row in enumerate(rows, start=1)
+            if row["Target"] not in ("0", "1")
+        ]
+        if wrong:
+            raise InputError(f"labels {file}", "a Target of 0 or 1", listed(wrong))
+        targets: dict[str, bool] = {}
+        for row in rows:
+            patient = row["patientId"]
+            targets[patient] = targets.get(patient, False) or row["Target"] == "1"
+        return targets

@@ -1,10 +1,10 @@
-"""Data sets of the Hugging Face Hub, or saved from there."""
+"""A data set of the Hugging Face hub, or one saved with ``save_to_disk``."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,118 +17,152 @@ from jernih.validate import InputError, check_choice
 
 @SOURCES.register("huggingface")
 class HuggingFace(DataSource):
-    """A data set with a column of images and one of labels, read with the package ``datasets``.
+    """Images and labels of a Hugging Face data set, written once as lossless PNG files.
 
-    Each image is written once, as a PNG without loss (16-bit greyscale keeps its depth). One that
-    cannot be decoded, or that no PNG can hold, is written as it is, for Explore to name.
+    Needs the extra ``jernih[hub]``. An interrupted run goes on where it stopped. The hub's names
+    train, validation (valid, val) and test stand for ours.
 
     Args:
-        id: name on the Hub such as ``"owner/name"``, or a folder made by ``save_to_disk``.
+        id: name of the data set on the hub, such as ``"owner/name"``, or a local folder made by
+            ``save_to_disk``.
+        split: take only this split of the hub, and split it anew.
         image_column: column of the images.
-        label_column: column of the labels; class names where it has them, otherwise its values as
-            text.
-        revision: branch, tag or commit on the Hub; name a commit for runs to repeat.
+        label_column: column of the labels; the names of a ``ClassLabel`` are the classes in its
+            order.
+        revision: commit or tag on the hub; pin it to get the same data again.
 
     Raises:
-        InputError: when the package ``datasets`` is absent, the data set cannot be had, a column
-            or label is absent, the image column holds none, or a split is not train, validation
-            or test.
+        InputError: when the extra is not installed, for an unknown data set, split or column, and
+            for an image or label that is absent or damaged.
     """
 
     def __init__(
         self,
-        id: str,  # noqa: A002 - what the Hub calls it
+        id: str,  # noqa: A002 - what the hub calls it
+        split: str | None = None,
         image_column: str = "image",
         label_column: str = "label",
         revision: str | None = None,
     ) -> None:
-        self.id = str(id)
-        self.image_column = image_column
-        self.label_column = label_column
-        self.revision = revision
-        self.label_space: tuple[str, ...] = ()
+        if not isinstance(id, (str, Path)) or not str(id):
+            raise InputError("id", "a data set's name or folder", repr(id))
+        self.id, self.only, self.revision = str(id), split, revision
+        self.image_column, self.label_column = image_column, label_column
+        self._names: tuple[str, ...] = ()
 
     def find(self, workdir: Path) -> Iterator[Item]:
-        """Write the images that are missing and yield all of them."""
-        splits = self._load()
-        prints = {str(name): data._fingerprint for name, data in splits.items()}
-        mark = fingerprint([self.id, self.revision, self.image_column, prints])
-        root = Path(workdir).absolute() / f"huggingface-{mark[:12]}"
-        for split, data in splits.items():
-            labels = self._labels(data)
-            for number, label in enumerate(labels):
-                path = root / (split or "all") / f"{number:06d}.png"
-                if not path.exists():
-                    _write(data[number][self.image_column], path)
-                yield Item(path, label, split)
+        """Write the images that are not there yet and yield all of them."""
+        library = _library()
+        parts = self._load(library)
+        if self.only is not None:
+            check_choice("split", self.only, list(parts))
+            parts = {self.only: parts[self.only]}
+        elif None not in parts:
+            for name in parts:
+                if name.lower() not in SPLIT_NAMES:
+                    raise InputError(
+                        f"data set {self.id}",
+                        "the splits train, validation and test",
+                        ", ".join(parts),
+                        "choose one of them with split",
+                    )
+        for name, data in parts.items():
+            split = None if name is None or self.only else SPLIT_NAMES[name.lower()]
+            yield from self._items(library, data, name or "all", split, workdir)
 
     def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """Return the data set's class names in their order, or the labels present."""
-        return self.label_space or super().classes(labels)
+        """Return the names of the ``ClassLabel``, or the labels present."""
+        return self._names or super().classes(labels)
 
     def place(self) -> str:
-        """The data set's name."""
+        """Name the data set, for an error."""
         return self.id
 
-    def _load(self) -> dict[str | None, Any]:
-        """Load the data set as its splits, with the images as stored bytes."""
+    def _load(self, library: ModuleType) -> Mapping[Any, Any]:
+        """The data set's parts by the hub's split names; a single part goes by None."""
+        folder = Path(self.id).expanduser()
         try:
-            import datasets
-        except ImportError:
-            raise InputError(
-                "source 'huggingface'", "the package datasets", "none", "pip install 'jernih[hub]'"
-            ) from None
-        try:
-            if Path(self.id).expanduser().is_dir():
-                loaded = datasets.load_from_disk(str(Path(self.id).expanduser()))
+            if folder.is_dir():
+                loaded = library.load_from_disk(str(folder))
             else:
-                loaded = datasets.load_dataset(self.id, revision=self.revision)
-        except Exception as error:  # network, Hub and file formats each raise their own
-            wanted = "a data set of the Hugging Face Hub, or a folder made by save_to_disk"
-            why = f"{type(error).__name__}: {error}"
-            raise InputError(f"id {self.id!r}", wanted, why) from None
-        named = loaded if isinstance(loaded, datasets.DatasetDict) else {None: loaded}
-        splits: dict[str | None, Any] = {}
-        for name, data in named.items():
-            split = None if name is None else SPLIT_NAMES.get(name)
-            if name is not None and (split is None or split in splits):
-                wanted = "splits train, validation and test, each at most once"
-                raise InputError(f"id {self.id!r}", wanted, ", ".join(named))
-            for column in (self.image_column, self.label_column):
-                check_choice(f"column of {self.id}", column, data.column_names)
-            if not isinstance(data.features[self.image_column], datasets.Image):
-                raise InputError(f"column {self.image_column!r} of {self.id}", "images", "others")
-            stored = datasets.Image(decode=False)
-            splits[split] = data.cast_column(self.image_column, stored)
-        return splits
+                loaded = library.load_dataset(self.id, revision=self.revision)
+        except (OSError, ValueError) as error:
+            expected = "a data set of the hub or a folder made by save_to_disk"
+            raise InputError(f"data set {self.id}", expected, error) from None
+        return loaded if isinstance(loaded, dict) else {None: loaded}
 
-    def _labels(self, data: Any) -> list[str]:
-        """The labels of a split as text."""
-        names = getattr(data.features[self.label_column], "names", None)
+    def _items(
+        self, library: ModuleType, data: Any, name: str, split: str | None, workdir: Path
+    ) -> Iterator[Item]:
+        for column in (self.image_column, self.label_column):
+            check_choice("column", column, data.column_names)
+        if not isinstance(data.features[self.image_column], library.Image):
+            kind = type(data.features[self.image_column]).__name__
+            raise InputError(f"column {self.image_column!r}", "images", kind)
+        labels = self._labels(data.features[self.label_column], data, name)
+        # The library's own fingerprint keeps the files of another version of the data apart.
+        key = fingerprint([self.id, self.revision, name, self.image_column, data._fingerprint])
+        folder = workdir / f"huggingface-{key[:12]}"
+        width = len(str(max(len(data) - 1, 0)))
+        for index, label in enumerate(labels):
+            file = folder / f"{index:0{width}d}.png"
+            if not file.exists():
+                self._write(data, index, file, f"image {index} of {self.id}, split {name}")
+            yield Item(file, label, split)
+
+    def _labels(self, feature: Any, data: Any, name: str) -> list[str]:
+        values = list(data[self.label_column])
+        names = getattr(feature, "names", None)
         if names is not None:
-            self.label_space = tuple(names)
-        labels = []
-        for row, value in enumerate(data[self.label_column], start=1):
-            if value is None or value == "" or (names is not None and value < 0):
-                raise InputError(f"row {row} of {self.id}", f"a {self.label_column}", repr(value))
-            labels.append(str(value) if names is None else names[value])
-        return labels
+            self._names = tuple(names)
+        for index, value in enumerate(values):
+            if value is None or (names is not None and not 0 <= value < len(names)):
+                raise InputError(
+                    f"label {index} of {self.id}, split {name}",
+                    "a class",
+                    value,
+                    "choose a labelled split with split",
+                )
+        return [str(value) if names is None else names[value] for value in values]
 
-
-def _write(stored: dict[str, Any], path: Path) -> None:
-    """Write one image as PNG, or as it is where that cannot be."""
-    content = stored["bytes"] or Path(stored["path"]).read_bytes()
-    with atomic_path(path) as temporary:
+    def _write(self, data: Any, index: int, file: Path, what: str) -> None:
         try:
-            with Image.open(io.BytesIO(content)) as image:
-                _as_png(image).save(temporary, format="PNG")
-        except (OSError, SyntaxError, ValueError, TypeError, EOFError):
-            temporary.write_bytes(content)
+            image = data[index][self.image_column]
+            if not isinstance(image, Image.Image) or getattr(image, "n_frames", 1) > 1:
+                raise InputError(what, "one image of one frame", type(image).__name__)
+            with atomic_path(file) as temporary:
+                _storable(image, what).save(temporary, format="PNG")
+        except InputError:
+            raise
+        except (OSError, SyntaxError, ValueError) as error:
+            raise InputError(what, "a readable image", error) from None
 
 
-def _as_png(image: Image.Image) -> Image.Image:
-    """The same picture in a mode that PNG has.
+def _storable(image: Image.Image, what: str) -> Image.Image:
+    """The image in a mode that PNG keeps; other colour spaces become RGB."""
+    if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+        return image
+    if image.mode == "F":
+        raise InputError(what, "8 or 16 bits", "floating-point pixels, which PNG cannot hold")
+    if not image.mode.startswith("I"):
+        return image.convert("RGB")
+    deep = image.convert("I")
+    values = np.asarray(deep)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise InputError(what, "grey values in [0, 65535]", f"values from {low} to {high}")
+    return deep.convert("I;16")
 
-    Raises:
-        ValueError: when there is none.
-    """
+
+def _library() -> ModuleType:
+    try:
+        import datasets
+    except ImportError:
+        raise InputError(
+            "source 'huggingface'",
+            "the package datasets",
+            "an environment without it",
+            "pip install 'jernih[hub]'",
+        ) from None
+    library: ModuleType = datasets
+    return library

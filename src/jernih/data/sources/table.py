@@ -1,4 +1,4 @@
-"""A table that names each image, its label and perhaps its split and patient."""
+"""A table of images: one row a file, with its label and, where known, split and patient."""
 
 from __future__ import annotations
 
@@ -8,31 +8,42 @@ from pathlib import Path
 
 import pandas as pd
 
-from jernih.data.sources.base import SOURCES, SPLIT_NAMES, DataSource, Item, existing
-from jernih.validate import InputError, check_choice
+from jernih.data.sources.base import (
+    SOURCES,
+    SPLIT_NAMES,
+    DataSource,
+    Item,
+    check_columns,
+    existing,
+    listed,
+    read_rows,
+)
+from jernih.validate import InputError
 
 
 @SOURCES.register("table")
 class Table(DataSource):
     """A CSV or Parquet file with a row for each image.
 
-    Every value is taken as text, so that "01" and "NA" are labels like any other. Errors count the
-    rows from 1, without the header.
+    Every value is read as text, so that a label 01 stays 01; blanks around it are dropped. Rows
+    count from 1, the first after the header.
 
     Args:
-        path: the table; a name that ends in ``.parquet`` is Parquet, any other CSV in UTF-8.
-        root: folder that relative paths start from; by default the table's own.
-        path_column: column of the images' paths. A relative path must not lead out of ``root``.
-        label_column: column of the labels.
-        split_column: column of the splits (train, val or test; also valid and validation); a
-            table without the column "split" leaves the split to the plan.
-        patient_column: column of the patients; a table without the column "patient" names none.
-        classes: the label space in the order of the class indices; by default the labels present,
+        path: the table.
+        root: folder that relative paths start from; the table's own folder when not given. Files
+            outside it have to be named by absolute paths.
+        path_column: column of the files' paths.
+        label_column: column of the class names.
+        split_column: column of the splits (train, val, valid, validation, test; empty: to be
+            chosen). A table without a column ``split`` leaves all of them to be chosen.
+        patient_column: column of the patients. A table without a column ``patient`` knows none.
+        classes: all class names in the order of the class indices; without it the labels present,
             sorted.
 
     Raises:
-        InputError: for an absent or unreadable table, an absent column, an empty path or label, a
-            label outside ``classes``, another split, or an absent image.
+        InputError: for an absent or unreadable table, a missing column, and rows with an empty
+            label, a label outside ``classes``, an unknown split, a missing file, or a file that
+            an earlier row named.
     """
 
     def __init__(
@@ -45,99 +56,81 @@ class Table(DataSource):
         patient_column: str = "patient",
         classes: Sequence[str] | None = None,
     ) -> None:
-        self.path = path
-        self.root = root
-        self.path_column = path_column
-        self.label_column = label_column
-        self.split_column = split_column
-        self.patient_column = patient_column
-        self.label_space = None if classes is None else tuple(map(str, classes))
-        if classes is not None and not 0 < len(set(classes)) == len(classes):
-            raise InputError("classes", "names that differ", list(classes))
+        self.path, self.root = path, root
+        self.path_column, self.label_column = path_column, label_column
+        self.split_column, self.patient_column = split_column, patient_column
+        if isinstance(classes, str):
+            raise InputError("classes", "a list of class names", repr(classes))
+        self.label_space = tuple(str(label) for label in classes or ())
+        if classes is not None and not self.label_space:
+            raise InputError("classes", "at least one class name", "none")
+        if len(set(self.label_space)) < len(self.label_space):
+            raise InputError("classes", "each class name once", ", ".join(self.label_space))
 
     def find(self, workdir: Path) -> Iterator[Item]:
-        """Yield the image of every row."""
-        file = existing(self.path, "path", folder=False)
-        root = existing(file.parent if self.root is None else self.root, "root", folder=True)
-        table = read_table(file)
-        paths = filled(table, self.path_column, file)
-        labels = filled(table, self.label_column, file)
-        splits = _optional(table, self.split_column, "split", file)
-        patients = _optional(table, self.patient_column, "patient", file) or [""] * len(paths)
-        for row, (path, label, patient) in enumerate(
-            zip(paths, labels, patients, strict=True), start=1
-        ):
-            if self.label_space is not None and label not in self.label_space:
-                check_choice(f"row {row} of {file}", label, self.label_space)
-            split = None
-            if splits is not None:
-                split = SPLIT_NAMES.get(splits[row - 1].strip().lower())
-                if split is None:
-                    wanted = "a split among train, val and test"
-                    raise InputError(f"row {row} of {file}", wanted, repr(splits[row - 1]))
-            yield Item(_inside(root, path, f"row {row} of {file}"), label, split, patient)
+        """Yield a checked item for each row."""
+        table = existing(self.path, "path", folder=False)
+        root = existing(self.root or table.parent, "root", folder=True)
+        rows = self._rows(table)
+        labels = [row[self.label_column] for row in rows]
+        self._refuse(table, "a label", [not label for label in labels], labels)
+        if self.label_space:
+            unknown = [label not in self.label_space for label in labels]
+            self._refuse(table, f"a label among {listed(self.label_space)}", unknown, labels)
+        splits = [row.get(self.split_column, "").lower() for row in rows]
+        wrong = [split not in SPLIT_NAMES and split != "" for split in splits]
+        self._refuse(table, "a split: train, val, test or empty", wrong, splits)
+        entries = [row[self.path_column] for row in rows]
+        self._refuse(table, "a path", [not entry for entry in entries], entries)
+        files = [Path(os.path.normpath(root / entry)) for entry in entries]
+        outside = [
+            not Path(entry).is_absolute() and not file.is_relative_to(os.path.normpath(root))
+            for entry, file in zip(entries, files, strict=True)
+        ]
+        self._refuse(table, f"a path within {root} (or an absolute path)", outside, entries)
+        self._refuse(table, "an existing file", [not file.is_file() for file in files], files)
+        first = {file: number for number, file in reversed(list(enumerate(files)))}
+        again = [first[file] != number for number, file in enumerate(files)]
+        self._refuse(table, "each file once", again, entries)
+        for file, label, split, row in zip(files, labels, splits, rows, strict=True):
+            patient = row.get(self.patient_column, "")
+            yield Item(file, label, SPLIT_NAMES[split] if split else None, patient)
 
     def classes(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """Return the given classes, or the labels present."""
+        """Return the classes given, or those present."""
         return self.label_space or super().classes(labels)
 
+    def _rows(self, table: Path) -> list[dict[str, str]]:
+        required = [self.path_column, self.label_column]
+        required += [self.split_column] if self.split_column != "split" else []
+        required += [self.patient_column] if self.patient_column != "patient" else []
+        if table.suffix.lower() == ".csv":
+            return read_rows(table, required)
+        if table.suffix.lower() not in (".parquet", ".pq"):
+            raise InputError(f"table {table}", "a file ending in .csv or .parquet", table.suffix)
+        try:
+            frame = pd.read_parquet(table)
+        except (OSError, ValueError) as error:
+            raise InputError(f"table {table}", "a readable Parquet file", error) from None
+        names = [str(name) for name in frame.columns]
+        check_columns(table, names, required)
+        return [
+            {
+                name: "" if value is None or pd.isna(value) else str(value).strip()
+                for name, value in zip(names, values, strict=True)
+                if pd.api.types.is_scalar(value)
+            }
+            for values in frame.itertuples(index=False, name=None)
+        ]
 
-def read_table(file: Path) -> pd.DataFrame:
-    """Read a CSV or Parquet file with every value as text; what is absent becomes "".
-
-    Raises:
-        InputError: when it is neither or has no rows.
-    """
-    try:
-        if file.suffix.lower() == ".parquet":
-            table = pd.read_parquet(file, dtype_backend="numpy_nullable").astype(object)
-            table = table.where(table.notna(), "").map(str)
-        else:
-            table = pd.read_csv(
-                file, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
-            )
-    except (OSError, ValueError, pd.errors.ParserWarning) as error:
-        raise InputError(f"table {file}", "a CSV or Parquet file", error) from None
-    if table.empty:
-        raise InputError(f"table {file}", "at least one row", "none")
-    return table
-
-
-def column(table: pd.DataFrame, name: str, file: Path) -> list[str]:
-    """Return the values of a column.
-
-    Raises:
-        InputError: when there is none of that name, with the nearest that there is.
-    """
-    check_choice(f"column of {file}", name, [str(known) for known in table.columns])
-    return [str(value) for value in table[name]]
-
-
-def filled(table: pd.DataFrame, name: str, file: Path) -> list[str]:
-    """Return the values of a column in which every row has one.
-
-    Raises:
-        InputError: when there is no such column or a value is empty, with the first such row.
-    """
-    values = column(table, name, file)
-    empty = [row for row, value in enumerate(values, start=1) if not value.strip()]
-    if empty:
-        raise InputError(
-            f"row {empty[0]} of {file}", f"a value for {name!r}", "none", f"{len(empty)} such rows"
-        )
-    return values
-
-
-def _optional(table: pd.DataFrame, name: str, default: str, file: Path) -> list[str] | None:
-    """A column that may be absent, unless it was asked for by a name of its own."""
-    return None if name == default and name not in table.columns else column(table, name, file)
-
-
-def _inside(root: Path, path: str, row: str) -> Path:
-    """The absolute path of an image that exists and, where the path is relative, is in the root."""
-    place = Path(os.path.normpath(root / path))
-    if not Path(path).is_absolute() and not place.is_relative_to(os.path.normpath(root)):
-        raise InputError(row, f"a path within {root}", path)
-    if not place.is_file():
-        raise InputError(row, "an existing file", place)
-    return place
+    def _refuse(
+        self, table: Path, expected: str, wrong: Sequence[bool], values: Sequence[object]
+    ) -> None:
+        """Raise for the rows that are wrong, the first of them by number and value."""
+        found = [
+            f"row {number}: {str(value)!r}"
+            for number, (bad, value) in enumerate(zip(wrong, values, strict=True), start=1)
+            if bad
+        ]
+        if found:
+            raise InputError(f"table {table}", expected, listed(found))
