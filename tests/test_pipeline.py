@@ -67,7 +67,7 @@ def test_a_run_and_its_second_run(tmp_path: Path) -> None:
     assert assessment.n == 16
     assert assessment.condition("clean").accuracy.value == 1.0
     for knowledge in ("oblivious", "adaptive"):
-        condition = assessment.condition("restored", Threat("linf", 0.2, knowledge))  # type: ignore[arg-type]
+        condition = assessment.condition("restored", Threat("linf", 0.2, knowledge))
         assert condition.accuracy.n == 16
         assert condition.accuracy.low <= condition.accuracy.value <= condition.accuracy.high
     report = (folder / "assess/report.html").read_text(encoding="utf-8")
@@ -167,6 +167,7 @@ def test_what_cannot_work_is_said(tmp_path: Path) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="a CUDA device"):
             Pipeline(small_run(tmp_path, device="cuda"))
+    source = {"name": "folder", "path": str(tmp_path / "none")}
+    nowhere = Pipeline(small_run(tmp_path, **{"sample.source": source}))
     with pytest.raises(InputError, match="existing folder"):
-        source = {"name": "folder", "path": str(tmp_path / "none")}
-        Pipeline(small_run(tmp_path, **{"sample.source": source})).sample()
+        nowhere.sample()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def test_interrupted_training_goes_on_to_the_same_end(
         def refuse(path: Path) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(train.shutil, "rmtree", refuse)
+        monkeypatch.setattr(shutil, "rmtree", refuse)
     with pytest.raises(KeyboardInterrupt):
         fit_classifier(disturbed, data, settings(4), tmp_path / "run", seed=1)
     monkeypatch.undo()

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -32,6 +32,9 @@ app = typer.Typer(
 )
 out = Console()
 err = Console(stderr=True)
+
+_INTERRUPTED = 130
+_FORESEEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 ConfigFile = Annotated[
     Path | None, typer.Argument(help="YAML file of settings; left out: the embedded default.")
@@ -246,24 +249,23 @@ def main() -> None:
         code = app(standalone_mode=False)
     except InputError as error:
         _fail(str(error), 2)
-    except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on from here", 130)
-    except typer.Abort:
-        _fail("interrupted; the same command goes on from here", 130)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM):
+        if error.errno not in _FORESEEN:
             raise
         _fail(f"{error.strerror}: {error.filename or 'while writing'}; nothing was lost", 1)
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
         _fail(error.format_message(), getattr(error, "exit_code", 2))
-    else:
-        sys.exit(code if isinstance(code, int) else 0)
+    if code == _INTERRUPTED:  # Typer turns Ctrl-C into this exit code
+        _fail("interrupted; the same command goes on from here", code)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(message: str, code: int) -> None:
-    if os.environ.get("JERNIH_DEBUG"):
+def _fail(message: str, code: int) -> NoReturn:
+    if os.environ.get("JERNIH_DEBUG") and sys.exc_info()[0] is not None:
         raise
     err.print(f"[bold red]error[/bold red]: {message}", highlight=False, soft_wrap=True)
     sys.exit(code)

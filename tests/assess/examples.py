@@ -68,7 +68,7 @@ class Scenes(Dataset[tuple[Tensor, int, int]]):
             raise KeyboardInterrupt
         self.asked.append(index)
         label = index % 2
-        level = 0.46 + 0.08 * label + 0.002 * (index % 7)
+        level = 0.48 + 0.028 * label + 0.002 * (index % 7)
         noise = 0.05 * torch.rand(3, SIZE, SIZE, generator=generator("scene", index))
         return level + noise - 0.025, label, index
 
@@ -140,7 +140,12 @@ def made_to_order(
     for kind in ("clean", "purified", "attacked", "restored"):
         seen[f"{kind}_conf"] = np.full(seen[f"{kind}_pred"].shape, 0.9)
         seen[f"{kind}_prob1"] = np.where(seen[f"{kind}_pred"] == 1, 0.9, 0.1)
-    for name, size in (("clean", (n,)), ("purified", (n,)), ("attacked", shape), ("restored", shape)):
+    for name, size in (
+        ("clean", (n,)),
+        ("purified", (n,)),
+        ("attacked", shape),
+        ("restored", shape),
+    ):
         for quantity, value in (("mse", 0.01), ("psnr", 20.0), ("ssim", 0.9), ("score", 1.0)):
             seen[f"{name}_{quantity}"] = np.full(size, value)
     seen["linf"], seen["l2"] = np.full(shape, 0.01), np.full(shape, 0.5)

@@ -258,12 +258,12 @@ def test_table_with_other_columns_and_root(tmp_path: Path) -> None:
     assert (item.label, item.split, item.patient) == ("ill", None, "p")
 
 
-def rows_refused(root: Path, header: str, *rows: str, **options: Any) -> str:
+def rows_refused(place: Path, header: str, *rows: str, **options: Any) -> str:
     for name in ("1.png", "2.png", "in/3.png"):
-        picture(root / name)
-    (root / "in" / "t.csv").write_text("\n".join([header, *rows]), encoding="utf-8")
+        picture(place / name)
+    (place / "in" / "t.csv").write_text("\n".join([header, *rows]), encoding="utf-8")
     with pytest.raises(InputError) as caught:
-        SOURCES.create("table", path=root / "in" / "t.csv", **options)(root)
+        SOURCES.create("table", path=place / "in" / "t.csv", **options)(place)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -287,9 +287,7 @@ def test_table_errors_name_row_and_value(tmp_path: Path) -> None:
     assert "row 2" in absent
     assert str(tmp_path / "in" / "9.png") in absent
     assert "row 1: 'fold1'" in refused("path,label,split", "1.png,a,fold1")
-    assert "twice" in refused("path,label", "1.png,a", "./1.png,b") or "once" in refused(
-        "path,label", "1.png,a", "./1.png,b"
-    )
+    assert "row 2" in refused("path,label", "1.png,a", "./1.png,b")
     assert "row 1" in refused("path,label", "1.png,a,more")
 
 
@@ -328,7 +326,7 @@ def test_dicom_one_finding_makes_a_patient_positive(tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     named = {"path": tmp_path / "files", "labels": labels, "negative": "z", "positive": "a"}
     assert SOURCES.create("dicom", **named).classes([]) == ("z", "a")
-    with pytest.raises(InputError, match="two different|another class"):
+    with pytest.raises(InputError, match="two different"):
         SOURCES.create("dicom", **(named | {"positive": "z"}))
 
 
@@ -438,7 +436,7 @@ def test_huggingface_errors(tmp_path: Path) -> None:
 
 
 def test_huggingface_hub_out_of_reach(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="hub|Hub") as caught:
+    with pytest.raises(InputError, match="data set of the hub") as caught:
         SOURCES.create("huggingface", id="nobody/nothing")(tmp_path)
     assert "\n" not in str(caught.value)
 

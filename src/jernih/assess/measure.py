@@ -152,16 +152,21 @@ def _like_probabilities(logits: Tensor) -> Array:
 def _quality(kind: str, others: Tensor, images: Tensor) -> dict[str, Array]:
     """MSE, PSNR in dB and SSIM of each image against its original.
 
-    SSIM is that of the luminance, as its authors define it (Wang et al. 2004,
-    doi:10.1109/TIP.2003.819861).
+    SSIM is that of the luminance over all windows that lie within the image, as its authors
+    define it (Wang et al. 2004, doi:10.1109/TIP.2003.819861).
     """
     psnr = peak_signal_noise_ratio(others, images, data_range=1.0, reduction="none", dim=(1, 2, 3))
     ssim = torch.full((len(images),), torch.nan)
     if min(images.shape[-2:]) >= SSIM_WINDOW:
-        measured = structural_similarity_index_measure(
-            _luminance(others), _luminance(images), data_range=1.0, reduction="none"
+        _, everywhere = structural_similarity_index_measure(
+            _luminance(others),
+            _luminance(images),
+            data_range=1.0,
+            reduction="none",
+            return_full_image=True,
         )
-        ssim = torch.as_tensor(measured[0] if isinstance(measured, tuple) else measured)
+        edge = SSIM_WINDOW // 2
+        ssim = everywhere[..., edge:-edge, edge:-edge].flatten(1).mean(1)
     return {
         f"{kind}_mse": _numpy((others - images).square().flatten(1).mean(1)),
         f"{kind}_psnr": _numpy(psnr),

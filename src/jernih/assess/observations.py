@@ -88,7 +88,8 @@ def save_part(path: Path, key: str, values: Mapping[str, Array]) -> None:
 def load_part(path: Path, key: str) -> dict[str, Array] | None:
     """Read one batch's values; None when they are absent, damaged or under another key."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # numpy leaves a file that it opened itself open when it is not a whole archive.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             if str(stored["key"]) != key:
                 return None
             return {name: stored[name] for name in FIELDS}

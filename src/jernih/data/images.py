@@ -56,6 +56,8 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
 
         return read_dicom(path)
     with warnings.catch_warnings():
+        # Pillow's remarks on odd metadata say nothing about the pixels.
+        warnings.simplefilter("ignore", UserWarning)
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(path) as image:
@@ -80,6 +82,7 @@ def describe_image(path: str | os.PathLike[str]) -> ImageFacts:
         return describe_dicom(path)
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 return ImageFacts(image.width, image.height, image.mode, image.format or "")
@@ -128,12 +131,17 @@ def _to_tensor(path: str | os.PathLike[str], image: Image.Image) -> Tensor:
         raise UnreadableImage(path, f"{frames} frames or pages; one is expected")
     image.load()
     turned = ImageOps.exif_transpose(image)
-    if turned.has_transparency_data:
+    deep = turned.mode in ("I", "F") or turned.mode.startswith("I;16")
+    if deep and turned.info.get("transparency") is not None:
+        clear = bool((np.asarray(turned) == turned.info["transparency"]).any())
+    elif not deep and turned.has_transparency_data:
         turned = turned.convert("RGBA")
-        alpha = turned.getchannel("A").getextrema()
-        if alpha[0] != 255:
-            raise UnreadableImage(path, "transparent pixels, whose colour is undefined")
-    if turned.mode in ("I", "F") or turned.mode.startswith("I;16"):
+        clear = np.asarray(turned.getchannel("A")).min() < 255
+    else:
+        clear = False
+    if clear:
+        raise UnreadableImage(path, "transparent pixels, whose colour is undefined")
+    if deep:
         return _deep_grey(path, turned)
     rgb = np.asarray(turned.convert("RGB"), dtype=np.float32) / 255
     return torch.from_numpy(rgb).permute(2, 0, 1).contiguous()

@@ -14,7 +14,7 @@ from jernih.data.manifest import SPLITS, Manifest, Record
 from jernih.data.sources.base import DataSource, Item
 from jernih.randomness import derive_seed
 from jernih.storage import sha256_file
-from jernih.validate import InputError, check_choice
+from jernih.validate import InputError, check_choice, check_number
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +42,12 @@ class SplitPlan:
 
     def __post_init__(self) -> None:
         for name, share in (("test", self.test), ("val", self.val)):
-            if not 0 <= share < 1:
+            if check_number(f"split.{name}", share, 0, 1) == 1:
                 raise InputError(f"split.{name}", "a share in [0, 1)", share)
         for name, count in self.limit.items():
             check_choice("split.limit", name, SPLITS)
-            if count < 1:
-                raise InputError(f"split.limit.{name}", "at least one image", count)
+            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+                raise InputError(f"split.limit.{name}", "a whole number from 1 on", count)
 
 
 def sample(
@@ -73,6 +73,10 @@ def sample(
             to stand on every side.
     """
     items = source(workdir)
+    classes = source.classes([item.label for item in items])
+    unknown = sorted({item.label for item in items} - set(classes))
+    if unknown:
+        raise InputError("labels", "labels among the classes", ", ".join(unknown[:3]))
     splits = _assign(items, plan)
     _warn_of_shared_patients(items, splits)
     chosen = _limited(items, splits, plan)
@@ -83,26 +87,24 @@ def sample(
         records.append(Record(item.path, item.label, splits[place], item.patient, digest))
         if progress is not None:
             progress(number, len(chosen))
-    classes = source.classes([item.label for item in items])
-    unknown = sorted({item.label for item in items} - set(classes))
-    if unknown:
-        raise InputError("labels", "labels among the classes", ", ".join(unknown[:3]))
     return Manifest(source.describe(), classes, tuple(records), plan.seed)
 
 
 def _assign(items: Sequence[Item], plan: SplitPlan) -> list[str]:
     """Give every image its split."""
-    splits = [item.split or "train" for item in items]
+    sides = {item.patient: item.split for item in items if item.patient and item.split}
+    # An image without a split goes where the source has put its patient.
+    splits = [item.split or sides.get(item.patient) or "train" for item in items]
     given = {item.split for item in items} - {None}
-    for name, share in (("test", plan.test), ("val", plan.val)):
-        if name in given or share == 0:
-            continue
+    shares = {"test": plan.test, "val": plan.val}
+    carved = [name for name, share in shares.items() if share > 0 and name not in given]
+    for number, name in enumerate(carved):
         pool = [place for place, split in enumerate(splits) if split == "train"]
         if not pool:
             raise InputError(
                 f"split.{name}", "training images to take a share of", "a source without any"
             )
-        for place in _share(items, pool, name, share, plan):
+        for place in _share(items, pool, name, shares[name], len(carved) - number, plan):
             splits[place] = name
     if "train" not in splits:
         raise InputError("split", "images for training", "none left")
@@ -110,9 +112,14 @@ def _assign(items: Sequence[Item], plan: SplitPlan) -> list[str]:
 
 
 def _share(
-    items: Sequence[Item], pool: Sequence[int], name: str, share: float, plan: SplitPlan
+    items: Sequence[Item],
+    pool: Sequence[int],
+    name: str,
+    share: float,
+    keep: int,
+    plan: SplitPlan,
 ) -> list[int]:
-    """Choose about a share of the pool, patient by patient."""
+    """Choose about a share of the pool, patient by patient, and leave ``keep`` of them at least."""
     groups: dict[str, list[int]] = defaultdict(list)
     for place in pool:
         patient = items[place].patient
@@ -121,19 +128,21 @@ def _share(
     for group in groups.values():
         label = Counter(items[place].label for place in group).most_common(1)[0][0]
         strata[label if plan.stratify else ""].append(group)
-    taken = []
+    taken: list[int] = []
     for label, members in sorted(strata.items()):
-        if plan.stratify and len(members) < 2:
-            count = sum(len(group) for group in members)
+        if len(members) <= keep:
             raise InputError(
-                f"class {label!r}",
-                f"two or more images or patients, to take a {name} split from",
-                count,
-                "set split.stratify to false to split without regard to class",
+                f"class {label!r}" if plan.stratify else "images",
+                f"{keep + 1} or more images or patients, one for each split",
+                len(members),
+                "set split.stratify to false to split without regard to class"
+                if plan.stratify
+                else "",
             )
-        # At least one on either side, so that every class is met in every split.
-        left = max(round(share * sum(map(len, members))), 1 if plan.stratify else 0)
-        spare = len(members) - 1
+        # At least one on every side, so that every class is met in every split.
+        left = max(round(share * sum(map(len, members))), 1)
+        spare = len(members) - keep
+        size = len(taken)
         order = np.random.default_rng(derive_seed(plan.seed, "split", name, label))
         for number in order.permutation(len(members)):
             group = members[number]
@@ -141,6 +150,8 @@ def _share(
                 taken.extend(group)
                 left -= len(group)
                 spare -= 1
+        if len(taken) == size:  # every group is far larger than the share
+            taken.extend(sorted(members, key=len)[0])
     return taken
 
 
@@ -155,13 +166,15 @@ def _limited(items: Sequence[Item], splits: Sequence[str], plan: SplitPlan) -> l
             classes: dict[str, list[int]] = defaultdict(list)
             for place in order.permutation(places):
                 classes[items[place].label].append(int(place))
-            # Taking by relative rank within the class keeps the proportions at any limit.
+            # Taking by relative rank within the class keeps the proportions at any limit; the
+            # first of each class goes before all others where the limit has room for them.
+            room = limit >= len(classes)
             ranked = sorted(
-                ((rank + 0.5) / len(members), label, place)
+                (room and rank > 0, (rank + 0.5) / len(members), label, place)
                 for label, members in classes.items()
                 for rank, place in enumerate(members)
             )
-            places = sorted(place for _, _, place in ranked[:limit])
+            places = sorted(ranks[-1] for ranks in ranked[:limit])
         chosen.extend(places)
     return sorted(chosen)
 

@@ -1,0 +1,205 @@
+"""The command line as a user meets it: help, results, and one clear line for every failure."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+from rich.console import Console
+
+import jernih.pipeline
+from jernih import cli
+from jernih.attacks import ATTACKS
+from jernih.data.sources import SOURCES
+from tests.helpers import small_run
+
+COMMANDS = ["run", "sample", "explore", "modify", "model", "assess", "list", "version"]
+
+
+def call(
+    *arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str, str]:
+    """Run the command line in this process; returns exit code, output and errors."""
+    monkeypatch.setattr(sys, "argv", ["jernih", *arguments])
+    monkeypatch.setattr(cli, "out", Console(width=200))
+    monkeypatch.setattr(cli, "err", Console(width=400, stderr=True))
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    shown = capsys.readouterr()
+    return int(str(stopped.value.code or 0)), shown.out, shown.err
+
+
+@pytest.fixture
+def jernih_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    def run(*arguments: str) -> tuple[int, str, str]:
+        return call(*arguments, monkeypatch=monkeypatch, capsys=capsys)
+
+    return run
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A small run's config as a file."""
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(small_run(tmp_path).model_dump(mode="json")))
+    return path
+
+
+def error_of(result: tuple[int, str, str]) -> str:
+    """The one line of a failed command."""
+    code, _, err = result
+    assert code != 0
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, err
+    assert "Traceback" not in err
+    return lines[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example(command: str, jernih_command: Any) -> None:
+    code, out, _ = jernih_command(command, "--help")
+    assert code == 0
+    assert f"Example: jernih {command}" in out
+
+
+def test_every_command_is_tested() -> None:
+    names = {c.name or c.callback.__name__ for c in cli.app.registered_commands if c.callback}
+    assert names == set(COMMANDS)
+
+
+def test_stages_and_run(config: Path, tmp_path: Path, jernih_command: Any) -> None:
+    for command, told in (
+        ("sample", "Manifest:"),
+        ("explore", "Defects"),
+        ("modify", "Figure:"),
+        ("model", "eps 0.2 fools"),
+        ("assess", "Report:"),
+    ):
+        code, out, _ = jernih_command(command, str(config))
+        assert code == 0
+        assert told in out
+    code, out, err = jernih_command("run", str(config))
+    assert code == 0
+    assert "oblivious fgsm" in out
+    assert "adaptive fgsm" in out
+    assert str(tmp_path / "run/assess/report.html") in out
+    assert err.count("✓ (before)") == 8
+
+
+def test_lists(jernih_command: Any) -> None:
+    for kind, registry in (("attacks", ATTACKS), ("sources", SOURCES)):
+        code, out, _ = jernih_command("list", kind)
+        assert code == 0
+        assert all(name in out for name in registry.names())
+    assert "nearest: 'attacks'" in error_of(jernih_command("list", "attack"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("model.epsilon=[0.1]", "nearest: 'epsilons'"),
+        ("model.epsilons=[-1]", "model.epsilons.0: expected a number in [0, 1]; got -1"),
+        ("model.attack.name=fgms", "nearest: 'fgsm'"),
+        ("model.classifier.name=mobilenetv2_10", "nearest: 'mobilenetv2_140'"),
+        ("model.classifier.weights=/no/such.safetensors", "/no/such.safetensors"),
+        ("sample.source.path=/no/such/folder", "/no/such/folder"),
+        ("sample.split.test=0.001", ""),
+        ("modify.size=33", "multiples of 2"),
+    ],
+)
+def test_wrong_settings(config: Path, setting: str, message: str, jernih_command: Any) -> None:
+    if setting == "sample.split.test=0.001":
+        assert jernih_command("sample", str(config), "--set", setting)[0] == 0
+        return
+    assert message in error_of(jernih_command("run", str(config), "--set", setting))
+
+
+def test_wrong_usage(jernih_command: Any, tmp_path: Path) -> None:
+    assert "No such command" in error_of(jernih_command("runn"))
+    assert "No such option" in error_of(jernih_command("run", "--outt", "x"))
+    assert "existing YAML file" in error_of(jernih_command("run", str(tmp_path / "no.yaml")))
+
+
+def test_bad_images_do_not_stop_a_run(config: Path, tmp_path: Path, jernih_command: Any) -> None:
+    folder = tmp_path / "images" / "a"
+    whole = (folder / "p0-a.png").read_bytes()
+    (folder / "truncated.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.png").write_text("no image")
+    noise = Image.effect_noise((32, 32), 60)
+    frames = [noise, noise.rotate(90)]
+    noise.save(folder / "moving.gif", save_all=True, append_images=frames)
+    for name, mode in (("cmyk.tif", "CMYK"), ("grey.png", "L"), ("opaque.png", "RGBA")):
+        Image.effect_noise((32, 32), 60).convert("RGB").convert(mode).save(folder / name)
+    code, out, _ = jernih_command("explore", str(config))
+    assert code == 0
+    unreadable = [line for line in out.splitlines() if "unreadable" in line]
+    assert len(unreadable) == 3
+    assert any("moving.gif" in line and "frames" in line for line in unreadable)
+    assert jernih_command("modify", str(config))[0] == 0
+    assert (folder / "text.png").read_text() == "no image"
+
+
+def test_empty_folder_and_class_with_one_image(
+    config: Path, tmp_path: Path, jernih_command: Any
+) -> None:
+    (tmp_path / "empty").mkdir()
+    told = error_of(
+        jernih_command("run", str(config), "--set", f"sample.source.path={tmp_path}/empty")
+    )
+    assert "a folder for each class" in told
+    (tmp_path / "images" / "lonely").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "images" / "lonely" / "one.png")
+    assert "'lonely'" in error_of(jernih_command("run", str(config)))
+
+
+def test_folder_that_cannot_be_written(config: Path, tmp_path: Path, jernih_command: Any) -> None:
+    (tmp_path / "file").write_text("mine")
+    told = error_of(jernih_command("run", str(config), "--out", str(tmp_path / "file")))
+    assert "a folder that can be written" in told
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_disk_full_loses_nothing(
+    config: Path, tmp_path: Path, jernih_command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert jernih_command("sample", str(config))[0] == 0
+    before = (tmp_path / "run/sample/manifest.csv").read_bytes()
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "run/x"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jernih.pipeline, "explore", full)
+        told = error_of(jernih_command("run", str(config)))
+    assert "No space left on device" in told
+    assert (tmp_path / "run/sample/manifest.csv").read_bytes() == before
+    assert jernih_command("explore", str(config))[0] == 0
+
+
+def test_ctrl_c_in_the_middle_of_training(config: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "jernih", "run", str(config)]
+    command += ["--set", "model.classifier_training.epochs=500"]
+    command += ["--set", "model.classifier_training.patience=500"]
+    process = subprocess.Popen(  # noqa: S603 - the command is this test's own
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        cwd=Path(__file__).parents[1], start_new_session=True,
+    )  # fmt: skip
+    history = tmp_path / "run/model/classifier/history.csv"
+    patience = time.monotonic() + 120
+    while not history.is_file() and time.monotonic() < patience and process.poll() is None:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "error: interrupted; the same command goes on from here" in err
+    assert "Traceback" not in err
+    assert (tmp_path / "run/model/classifier/checkpoints/last.ckpt").is_file()
