@@ -24,7 +24,8 @@ def share(*shares: float, n: int = N) -> Array:
 
 
 def both(oblivious: tuple[float, float], adaptive: tuple[float, float], n: int = N) -> Array:
-    return np.stack([share(*oblivious, n=n), share(*adaptive, n=n)])
+    stacked: Array = np.stack([share(*oblivious, n=n), share(*adaptive, n=n)])
+    return stacked
 
 
 SOUND: dict[str, Array] = {

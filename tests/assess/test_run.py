@@ -23,8 +23,8 @@ class Noise(Attack):
     """Uniform noise, to see where the randomness comes from."""
 
     name: ClassVar[str] = "noise"
-    norm: Norm = "linf"
-    reference = ""
+    norm: ClassVar[Norm] = "linf"
+    reference: ClassVar[str] = ""
 
     def run(
         self,
@@ -49,7 +49,7 @@ def same_observations(first: Assessment, second: Assessment) -> bool:
 def test_the_purifier_mends_what_an_unaware_attacker_breaks_and_no_more() -> None:
     found = assessment()
     assert found.condition("clean").accuracy.value == 1
-    unaware, aware = (Threat("linf", 4 / 255, k) for k in ("oblivious", "adaptive"))  # type: ignore[arg-type]
+    unaware, aware = (Threat("linf", 4 / 255, k) for k in ("oblivious", "adaptive"))
     assert found.condition("attacked", unaware).accuracy.value == 0
     assert found.condition("restored", unaware).accuracy.value == 1
     # The mean brightness is all that is left to an attacker who knows of the smoothing.
@@ -85,7 +85,7 @@ def test_counts_say_what_the_images_say() -> None:
     for number, threat in enumerate(found.threats):
         at = divmod(number, 2)
         for which in ("attacked", "restored"):
-            condition = found.condition(which, threat)  # type: ignore[arg-type]
+            condition = found.condition(which, threat)
             hits = int((seen[f"{which}_pred"][at] == seen["label"]).sum())
             assert condition.accuracy.successes == hits
             assert sum(cell.count for cell in condition.confusion) == condition.n == 20
@@ -205,12 +205,12 @@ def test_the_size_of_a_batch_does_not_change_the_answers() -> None:
 def test_the_model_and_the_global_random_state_stay_as_they_are() -> None:
     model = defended_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
+    state, numpy_state = torch.get_rng_state(), np.random.get_state(legacy=True)[1]  # noqa: NPY002
     run(model, plan=AssessmentPlan(Noise(), (0.1,)))
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
     assert torch.equal(state, torch.get_rng_state())
-    assert np.array_equal(numpy_state, np.random.get_state()[1])  # noqa: NPY002
+    assert np.array_equal(numpy_state, np.random.get_state(legacy=True)[1])  # noqa: NPY002
 
 
 def test_bad_arguments_are_refused(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_shared_convolution_is_not_folded(images: Tensor) -> None:
             return self.head((self.norm1(raw) + raw).mean((2, 3)))  # type: ignore[no-any-return]
 
     classifier = Classifier(Shared(), list("abc")).eval()
-    classifier.network.get_submodule("norm1").running_var = torch.full((8,), 4.0)  # type: ignore[assignment]
+    classifier.network.get_submodule("norm1").running_var = torch.full((8,), 4.0)
     ready = classifier.frozen()
     torch.testing.assert_close(ready(images), classifier(images), rtol=0, atol=1e-4)
 

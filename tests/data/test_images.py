@@ -92,6 +92,12 @@ def test_transparent_pixels_are_refused(tmp_path: Path) -> None:
     assert "transparent" in refused(save(tmp_path / "key.png", COLOUR, transparency=key))
 
 
+def test_transparency_of_sixteen_bits_is_refused_where_it_is_met(tmp_path: Path) -> None:
+    deep = np.arange(600, dtype=np.uint16).reshape(20, 30)
+    as_expected(read_image(save(tmp_path / "unused.png", deep, transparency=60000)), deep, 65535)
+    assert "transparent" in refused(save(tmp_path / "used.png", deep, transparency=7))
+
+
 def test_several_frames_and_pages_are_refused(tmp_path: Path) -> None:
     frames = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
     for name in ("moving.gif", "pages.tif"):

@@ -435,10 +435,20 @@ def test_huggingface_errors(tmp_path: Path) -> None:
         SOURCES.create("huggingface", id=str(tmp_path / "plain"))(tmp_path / "w")
 
 
-def test_huggingface_hub_out_of_reach(tmp_path: Path) -> None:
+def test_huggingface_hub_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    source = SOURCES.create("huggingface", id="nobody/nothing")
     with pytest.raises(InputError, match="data set of the hub") as caught:
-        SOURCES.create("huggingface", id="nobody/nothing")(tmp_path)
+        source(tmp_path)
     assert "\n" not in str(caught.value)
+
+    def fail(*_: object, **__: object) -> None:
+        raise datasets.exceptions.DatasetGenerationError("while building\nthe data set")
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    with pytest.raises(InputError, match="while building the data set"):
+        source(tmp_path)
 
 
 def test_huggingface_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

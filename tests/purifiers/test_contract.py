@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from jernih.classifiers import save_classifier
-from jernih.purifiers import PURIFIERS, Purifier, restore_purifier, save_purifier
+from jernih.purifiers import (
+    PURIFIERS,
+    Purifier,
+    SkipVAE,
+    restore_purifier,
+    save_purifier,
+)
 from jernih.randomness import generator, seeded
 from jernih.validate import InputError
 from tests.conftest import tiny_classifier
@@ -104,7 +110,7 @@ def test_skip_vae_loss_follows_its_generator(images: Tensor) -> None:
 
 
 def test_skip_vae_divergence_against_torch(images: Tensor) -> None:
-    purifier = PURIFIERS.create("skip-vae", image_size=32, widths=(4, 8, 8), latent=8, beta=3.0)
+    purifier = SkipVAE(image_size=32, widths=(4, 8, 8), latent=8, beta=3.0)
     plain = PURIFIERS.create("skip-vae", image_size=32, widths=(4, 8, 8), latent=8)
     plain.load_state_dict(purifier.state_dict())
     _, _, mean, log_variance = purifier._encode(images)

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from jernih.assess import words
-from jernih.assess.figures import Plot, catalogue, write_figures, write_training_curves
-from jernih.assess.result import Assessment
+from jernih.assess.figures import (
+    Plot,
+    catalogue,
+    threat_key,
+    write_figures,
+    write_training_curves,
+)
+from jernih.assess.result import Assessment, Cell, Condition, PairedTest
 from jernih.assess.tables import SUMMARY_COLUMNS, summary_rows, write_tables
 from jernih.storage import write_text
 from jernih.types import Threat
@@ -85,6 +93,8 @@ def render(
         number=words.format_number,
         p=words.format_p,
         inline=_inline,
+        cell=_cell,
+        steady=_steady,
     )
     plots = [plot for plot in catalogue(assessment) if plot.key in figures]
     page = environment.get_template("report.html.j2").render(
@@ -92,6 +102,7 @@ def render(
         told=told,
         verdict=words.verdict(assessment),
         columns=SUMMARY_COLUMNS,
+        dash=words.DASH,
         rows=summary_rows(assessment),
         overall=[plot for plot in plots if plot.threat is None],
         threats=[_Section.of(assessment, threat, plots) for threat in assessment.threats],
@@ -127,23 +138,52 @@ class _Section:
 
     title: str
     anchor: str
-    conditions: Sequence[Any]
-    tests: Sequence[Any]
+    conditions: Sequence[Condition]
+    tests: Sequence[PairedTest]
     plots: Sequence[Plot]
+    confusions: Sequence[tuple[str, Cell]]
 
     @classmethod
     def of(cls, assessment: Assessment, threat: Threat, plots: Sequence[Plot]) -> _Section:
+        attacked = assessment.condition("attacked", threat)
+        restored = assessment.condition("restored", threat)
+        own = [plot for plot in plots if plot.threat == threat]
         return cls(
             title=words.format_threat(threat, assessment.attack),
-            anchor=f"{threat.knowledge}-{words.format_eps(threat.eps).replace('/', '_')}",
+            anchor=threat_key(threat),
             conditions=[
                 assessment.condition("clean"),
-                assessment.condition("attacked", threat),
-                assessment.condition("restored", threat),
+                assessment.condition("clean through purifier"),
+                attacked,
+                restored,
             ],
             tests=[test for test in assessment.tests if test.threat == threat],
-            plots=[plot for plot in plots if plot.threat == threat],
+            plots=own,
+            confusions=[]
+            if any(plot.key.endswith("-confusion") for plot in own)
+            else [*_commonest(attacked), *_commonest(restored)],
         )
+
+
+def _commonest(condition: Condition, most: int = 10) -> list[tuple[str, Cell]]:
+    """The cells off the diagonal of the confusion matrix with most images."""
+    wrong = [cell for cell in condition.confusion if cell.true != cell.predicted]
+    wrong.sort(key=lambda cell: (-cell.count, cell.true, cell.predicted))
+    return [(condition.which, cell) for cell in wrong[:most]]
+
+
+def _steady(text: str) -> str:
+    """The text with percentages and intervals that no line break tears apart."""
+    steady = re.sub(r"\[(-?[\d.]+), (-?[\d.]+)\]", "[\\1,\N{NO-BREAK SPACE}\\2]", text)
+    return steady.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def _cell(text: str) -> Markup:
+    """A value with its interval on a line of its own."""
+    value, bracket, interval = text.partition(" [")
+    if not bracket:
+        return escape(text)
+    return Markup('<span>{} <span class="range">[{}</span></span>').format(value, interval)
 
 
 def _inline(path: Path) -> str:

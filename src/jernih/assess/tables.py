@@ -10,7 +10,7 @@ import pandas as pd
 
 from jernih.assess.observations import Observations
 from jernih.assess.result import Assessment, Condition, DetectionResult, Interval, Rate
-from jernih.assess.words import DASH, format_number, format_rate, format_threat
+from jernih.assess.words import DASH, format_rate, format_threat
 from jernih.storage import write_text
 from jernih.types import Threat
 from jernih.validate import InputError
@@ -69,7 +69,7 @@ def detection_for(assessment: Assessment, threat: Threat) -> DetectionResult | N
 def _psnr(condition: Condition) -> str:
     if condition.quality is None or condition.quality.psnr.mean is None:
         return DASH
-    return f"{format_number(condition.quality.psnr.mean)} dB"
+    return f"{condition.quality.psnr.mean:.1f} dB"
 
 
 def write_tables(assessment: Assessment, folder: Path) -> dict[str, Path]:

@@ -86,7 +86,9 @@ class Classifier(nn.Module):
         Evaluation mode, parameters without gradient, batch norm folded into the convolutions,
         channels-last memory. This classifier itself stays as it is.
         """
-        ready = copy.deepcopy(self).eval().requires_grad_(False)
+        with torch.no_grad():  # TorchScript copies its parameters by an operation
+            ready = copy.deepcopy(self)
+        ready.eval().requires_grad_(False)
         ready.network = fold_batch_norm(ready.network)
         ready.memory_format = torch.channels_last
         if all(p.ndim <= 4 for p in ready.parameters()):

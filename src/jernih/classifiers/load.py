@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -179,7 +180,10 @@ def _program(path: Path) -> nn.Module:
     try:
         if path.suffix == ".pt2":
             return _Exported(torch.export.load(path).module())
-        network: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():
+            # torch advises exporting instead; the file is the user's and is what it is.
+            warnings.filterwarnings("ignore", message=".*torch.jit.load.*")
+            network: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
     except Exception as error:  # both loaders raise many kinds on foreign files
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(

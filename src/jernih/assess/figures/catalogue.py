@@ -45,6 +45,7 @@ class Plot:
         threat: the threat model that it belongs to; None for a figure over all of them.
         draw: draws it under the title.
         from_json: whether the JSON is enough to draw it.
+        wide: whether it needs the whole width of a page.
     """
 
     key: str
@@ -53,6 +54,7 @@ class Plot:
     threat: Threat | None
     draw: Callable[[str], Figure]
     from_json: bool = True
+    wide: bool = False
 
 
 def threat_key(threat: Threat) -> str:
@@ -120,6 +122,7 @@ def _under(a: Assessment, threat: Threat) -> Iterator[Plot]:
         threat,
         partial(draw_examples, a, threat),
         from_json=False,
+        wide=True,
     )
     if len(shown_classes(a, threat)) <= MOST_CLASSES:
         yield Plot(
@@ -130,6 +133,7 @@ def _under(a: Assessment, threat: Threat) -> Iterator[Plot]:
             f"{format_rate(restored.accuracy)}; {named}.",
             threat,
             partial(confusion_matrices, a, threat),
+            wide=True,
         )
     yield Plot(
         f"{key}-perturbation",

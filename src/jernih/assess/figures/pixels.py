@@ -88,8 +88,8 @@ def draw_examples(assessment: Assessment, threat: Threat, title: str) -> Figure:
             axes[3:], pair, scales, ("attack", "what remains"), strict=True
         ):
             panel.imshow(change, cmap="magma", vmin=0, vmax=scale, interpolation="nearest")
-            panel.set_title(f"{told}: |change|\n0 to {format_eps(scale)}", fontsize=7.5)
-        axes[0].set_ylabel(f"{case}\n(true: {assessment.classes[label]})", fontsize=7)
+            panel.set_title(f"{told}: |change|\n0 to {scale:.3f}", fontsize=7.5)
+        axes[0].set_ylabel(f"{case}\n(true: {assessment.classes[label]})", fontsize=6.5)
         for panel in axes:
             panel.set_xticks([])
             panel.set_yticks([])

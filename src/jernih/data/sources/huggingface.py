@@ -86,7 +86,7 @@ class HuggingFace(DataSource):
                 loaded = library.load_from_disk(str(folder))
             else:
                 loaded = library.load_dataset(self.id, revision=self.revision)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, library.exceptions.DatasetsError) as error:
             expected = "a data set of the hub or a folder made by save_to_disk"
             raise InputError(f"data set {self.id}", expected, error) from None
         return loaded if isinstance(loaded, dict) else {None: loaded}
