@@ -113,7 +113,7 @@ class Model(Section):
     )
     attack: Unit = Unit(name="fgsm")
     epsilons: Annotated[tuple[Epsilon, ...], Field(min_length=1)] = (0.01, 0.03, 0.05)
-    purifier: Unit = Unit(name="conv-autoencoder")
+    purifier: Unit = Unit.model_validate({"name": "conv-autoencoder", "widths": [16, 32]})
     purifier_weights: str | None = None
     purifier_training: Training | None = Training(epochs=6, batch_size=16)
     clean_share: Share = 0.25

@@ -20,7 +20,8 @@ N = 200
 def share(*shares: float, n: int = N) -> Array:
     """So large a share of the images, spread over both classes, for each number."""
     order = np.arange(n) * 7 % n
-    return np.stack([order < round(n * s) for s in shares])
+    stacked: Array = np.stack([order < round(n * s) for s in shares])
+    return stacked
 
 
 def both(oblivious: tuple[float, float], adaptive: tuple[float, float], n: int = N) -> Array:
@@ -48,66 +49,68 @@ def test_a_sound_assessment_has_no_warning() -> None:
 
 
 def lopsided(n: int = N) -> Array:
-    return (np.arange(n) % 10 == 0).astype(np.int64)
+    labels: Array = (np.arange(n) % 10 == 0).astype(np.int64)
+    return labels
 
 
 ODD = np.arange(N) % 2 == 1
 
 
-@pytest.mark.parametrize(
-    ("check", "severity", "changes", "options", "words"),
-    [
-        ("weak attack", "serious", {"attacked": both((0.9, 0.85), (0.9, 0.9))}, {}, "hardly"),
-        ("weak attack", "serious", {"clean": share(0.0)[0]}, {}, "before any attack"),
-        (
-            "reliance on ignorance",
-            "serious",
-            {"restored": both((0.8, 0.7), (0.75, 0.58))},
-            {},
-            "70.0 %",
-        ),
-        ("cost on clean images", "caution", {"purified": share(0.9)[0]}, {}, "200 clean images"),
-        ("not monotone", "caution", {"attacked": both((0.2, 0.3), (0.6, 0.4))}, {}, "4/255"),
-        (
-            "8-bit rounding",
-            "caution",
-            {"attacked_8bit": both((0.5, 0.3), (0.6, 0.4))},
-            {},
-            "after",
-        ),
-        ("single-step attack", "caution", {}, {"made": plan()}, "single step"),
-        (
-            "no adaptive attacker",
-            "serious",
-            {"attacked": share(0.5, 0.2)[None], "restored": share(0.8, 0.7)[None]},
-            {"made": AssessmentPlan(Noise(), (0.1, 0.2), ("oblivious",))},
-            "does not know",
-        ),
-        ("majority baseline", "serious", {"clean": share(0.5)[0]}, {}, "Always answering"),
-        ("majority baseline", "serious", {"clean": share(0.85)[0]}, {"labels": lopsided()}, "90.0"),
-        (
-            "majority baseline",
-            "caution",
-            {"restored": both((0.8, 0.7), (0.75, 0.45))},
-            {},
-            "adaptive noise, L∞ ≤ 4/255",
-        ),
-        (
-            "collapse into one class",
-            "caution",
-            {"attacked": np.stack([np.stack([share(0.5)[0], ODD]), both((0.6, 0.4), (0, 0))[0]])},
-            {},
-            "“bright” on 100.0 %",
-        ),
-        (
-            "softmax outputs",
-            "serious",
-            {},
-            {"clean_softmax": np.ones(N, dtype=bool)},
-            "probabilities",
-        ),
-    ],
-)
+FAULTS: list[tuple[str, str, dict[str, Array], dict[str, Any], str]] = [
+    ("weak attack", "serious", {"attacked": both((0.9, 0.85), (0.9, 0.9))}, {}, "hardly"),
+    ("weak attack", "serious", {"clean": share(0.0)[0]}, {}, "before any attack"),
+    (
+        "reliance on ignorance",
+        "serious",
+        {"restored": both((0.8, 0.7), (0.75, 0.58))},
+        {},
+        "70.0 %",
+    ),
+    ("cost on clean images", "caution", {"purified": share(0.9)[0]}, {}, "200 clean images"),
+    ("not monotone", "caution", {"attacked": both((0.2, 0.3), (0.6, 0.4))}, {}, "4/255"),
+    (
+        "8-bit rounding",
+        "caution",
+        {"attacked_8bit": both((0.5, 0.3), (0.6, 0.4))},
+        {},
+        "after",
+    ),
+    ("single-step attack", "caution", {}, {"made": plan()}, "single step"),
+    (
+        "no adaptive attacker",
+        "serious",
+        {"attacked": share(0.5, 0.2)[None], "restored": share(0.8, 0.7)[None]},
+        {"made": AssessmentPlan(Noise(), (0.1, 0.2), ("oblivious",))},
+        "does not know",
+    ),
+    ("majority baseline", "serious", {"clean": share(0.5)[0]}, {}, "Always answering"),
+    ("majority baseline", "serious", {"clean": share(0.85)[0]}, {"labels": lopsided()}, "90.0"),
+    (
+        "majority baseline",
+        "caution",
+        {"restored": both((0.8, 0.7), (0.75, 0.45))},
+        {},
+        "adaptive noise, L∞ ≤ 4/255",
+    ),
+    (
+        "collapse into one class",
+        "caution",
+        {"attacked": np.stack([np.stack([share(0.5)[0], ODD]), both((0.6, 0.4), (0, 0))[0]])},
+        {},
+        "“bright” on 100.0 %",
+    ),
+    (
+        "softmax outputs",
+        "serious",
+        {},
+        {"clean_softmax": np.ones(N, dtype=bool)},
+        "probabilities",
+    ),
+]
+"""Check, severity, what differs from a sound assessment, further options, words of the finding."""
+
+
+@pytest.mark.parametrize(("check", "severity", "changes", "options", "words"), FAULTS)
 def test_each_check_finds_its_fault(
     check: str, severity: str, changes: dict[str, Array], options: dict[str, Any], words: str
 ) -> None:
@@ -146,9 +149,4 @@ def test_serious_findings_come_first() -> None:
 
 
 def test_every_check_is_tried_above() -> None:
-    tried = {
-        mark.args[1][i][0]
-        for mark in test_each_check_finds_its_fault.pytestmark  # type: ignore[attr-defined]
-        for i in range(len(mark.args[1]))
-    }
-    assert tried | {"few images", "false positives"} == set(CHECKS)
+    assert {fault[0] for fault in FAULTS} | {"few images", "false positives"} == set(CHECKS)

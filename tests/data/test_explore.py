@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.utils.class_weight import compute_class_weight
 
 from jernih.data.defects import REASONS, Checks, Defect
 from jernih.data.explore import Exploration, class_weights, explore
@@ -16,6 +17,7 @@ from jernih.data.manifest import Manifest, Record
 from jernih.data.phantom import render
 from jernih.data.sources.phantom import Phantom
 from jernih.validate import InputError
+from tests.data.test_dicom import write as write_dicom
 
 
 def manifest_of(records: list[Record], classes: tuple[str, ...] = ()) -> Manifest:
@@ -294,3 +296,38 @@ def test_many_classes_get_one_grid(tmp_path: Path) -> None:
     exploration = explore(manifest_of(records), tmp_path / "out")
     assert not any(key.startswith("class") for key in exploration.statistics["intensity"])
     assert exploration.imbalance() == 1
+
+
+@pytest.mark.parametrize("counts", [{"a": 5, "b": 1}, {"a": 3, "b": 4, "c": 8}])
+def test_class_weights_are_in_proportion_to_sklearns(
+    tmp_path: Path, counts: dict[str, int]
+) -> None:
+    path = picture(tmp_path / "x.png", 1)
+    labels = [label for label, count in counts.items() for _ in range(count)]
+    weights = class_weights(manifest_of([record(path, label) for label in labels])).numpy()
+    expected = compute_class_weight("balanced", classes=np.array(sorted(counts)), y=labels)
+    np.testing.assert_allclose(weights / weights[0], expected / expected[0], rtol=1e-6)
+    assert weights.mean() == pytest.approx(1)
+
+
+def test_noise_of_every_depth_and_format_is_sound(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    deep = rng.integers(0, 65536, (64, 64), dtype=np.uint16)
+    Image.fromarray(rng.integers(0, 256, (64, 64), dtype=np.uint8)).save(tmp_path / "grey.png")
+    Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "rgb.png")
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    write_dicom(tmp_path / "radiograph.dcm", rng.integers(0, 4096, (64, 64)).astype(np.uint16))
+    manifest = manifest_of([record(path) for path in sorted(tmp_path.iterdir())])
+    exploration = explore(manifest, tmp_path / "out")
+    assert exploration.defects == ()
+    assert exploration.statistics["modes"] == {
+        "I;16": 1, "L": 1, "MONOCHROME2, 16 bits": 1, "RGB": 1,
+    }  # fmt: skip
+    assert exploration.statistics["images"] == 4
+
+
+def test_an_unreadable_dicom_file_is_named_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "junk.dcm").write_bytes(b"junk" * 50)
+    records = [record(tmp_path / "junk.dcm"), record(picture(tmp_path / "x.png", 1))]
+    (found,) = explore(manifest_of(records), tmp_path / "out").defects
+    assert (found.reason, found.detail, found.dropped) == ("unreadable", "not a DICOM file", True)

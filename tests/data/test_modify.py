@@ -95,7 +95,7 @@ def test_variants_stay_in_range_and_leave_the_image_alone() -> None:
         variant = augment(image, 0, index)
         assert variant.shape == image.shape
         assert variant.dtype is torch.float32
-        assert 0 <= float(variant.min())
+        assert float(variant.min()) >= 0
         assert float(variant.max()) <= 1
     assert torch.equal(image, before)
 
@@ -103,13 +103,13 @@ def test_variants_stay_in_range_and_leave_the_image_alone() -> None:
 def test_global_random_state_is_untouched() -> None:
     torch.manual_seed(0)
     expected = torch.rand(3)
-    state = np.random.get_state()[1]  # noqa: NPY002 - this is the state that must not change
+    state = str(np.random.get_state())  # noqa: NPY002 - this is the state that must not change
     torch.manual_seed(0)
     Augment()(noise(), 0, 0)
     list(EpochSampler(5, 0))
     list(EpochSampler(5, 0, torch.ones(5)))
     assert torch.equal(torch.rand(3), expected)
-    assert np.array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+    assert str(np.random.get_state()) == state  # noqa: NPY002
 
 
 def test_without_strength_nothing_changes() -> None:
@@ -124,14 +124,14 @@ def test_flips_come_as_often_as_asked() -> None:
     flipped = 0
     for index in range(200):
         variant = augment(image, 0, index)
-        turned = torch.equal(variant, image.flip(-1))
-        assert turned or torch.equal(variant, image)
+        turned = torch.allclose(variant, image.flip(-1), atol=1e-4)
+        assert turned or torch.allclose(variant, image, atol=1e-4)
         flipped += turned
     assert 70 < flipped < 130
 
 
 def test_brightness_changes_within_its_bound() -> None:
-    image = noise() * 0.8
+    image = noise() * 0.5 + 0.3
     augment = Augment(**(NO_CHANGE | {"brightness": 0.2}))
     factors = []
     for index in range(100):

@@ -64,7 +64,7 @@ def dicom(root: Path, findings: Sequence[tuple[str, object]] = ()) -> DataSource
     for number, name in enumerate(["ill.dcm", "deep/well.DICOM"]):
         pixels = np.random.default_rng(number).integers(0, 4096, (8, 8)).astype(np.uint16)
         write_dicom(root / "files" / name, pixels, BitsStored=12)
-    found = findings or [("ill", 0), ("ill", 1), ("well", 0)]
+    found = findings or [("ill", 0), ("ill", 1), ("ill", 0), ("well", 0)]
     labels = write_rows(root / "labels.csv", ["patientId", "x", "Target"],
                         [(patient, "", target) for patient, target in found])  # fmt: skip
     return SOURCES.create("dicom", path=str(root / "files"), labels=str(labels))

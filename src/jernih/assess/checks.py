@@ -116,7 +116,7 @@ def _baseline(assessment: Assessment) -> Iterator[tuple[Severity, str]]:
         yield (
             "serious",
             f"Always answering “{assessment.majority_class}” would be right on "
-            f"{percent(share.value)} of the {share.n} images; the classifier reaches "
+            f"{format_rate(share)} of the {share.n} images; the classifier reaches "
             f"{format_rate(clean)} without any attack. It is not worth attacking.",
         )
         return
@@ -130,7 +130,7 @@ def _baseline(assessment: Assessment) -> Iterator[tuple[Severity, str]]:
         yield (
             "caution",
             f"After restoration accuracy is no higher than that of always answering "
-            f"“{assessment.majority_class}” ({percent(share.value)} of {share.n} images) in these "
+            f"“{assessment.majority_class}” ({format_rate(share)} of {share.n} images) in these "
             f"conditions: {'; '.join(map(_named, below))}.",
         )
 

@@ -121,7 +121,7 @@ def console_table(assessment: Assessment) -> Table:
         title_justify="left",
         box=SIMPLE_HEAD,
     )
-    for heading in ("Threat model", "Classifier", "Defended", "PSNR restored", "Flagged"):
+    for heading in ("Threat model", "Classifier", "Defended", "PSNR\nrestored", "Flagged"):
         justify: Literal["left", "right"] = "left" if heading == "Threat model" else "right"
         table.add_column(heading, justify=justify, no_wrap=True)
     for row in summary_rows(assessment):

@@ -78,9 +78,9 @@ def draw_examples(assessment: Assessment, threat: Threat, title: str) -> Figure:
         ):
             panel.imshow(np.clip(image.transpose(1, 2, 0), 0, 1), interpolation="nearest")
             right = int(predicted) == label
-            mark = "✓" if right else "✗"
+            name, mark = _short(assessment.classes[int(predicted)]), "✓" if right else "✗"
             panel.set_title(
-                f"{kind}: {assessment.classes[int(predicted)]} {mark}\n{percent(confidence)} sure",
+                f"{kind}: {name} {mark}\n{percent(confidence)} sure",
                 fontsize=7.5,
                 color="black" if right else COLOURS["attacked"],
             )
@@ -89,11 +89,15 @@ def draw_examples(assessment: Assessment, threat: Threat, title: str) -> Figure:
         ):
             panel.imshow(change, cmap="magma", vmin=0, vmax=scale, interpolation="nearest")
             panel.set_title(f"{told}: |change|\n0 to {scale:.3f}", fontsize=7.5)
-        axes[0].set_ylabel(f"{case}\n(true: {assessment.classes[label]})", fontsize=6.5)
+        axes[0].set_ylabel(f"{case}\n(true: {_short(assessment.classes[label])})", fontsize=6.5)
         for panel in axes:
             panel.set_xticks([])
             panel.set_yticks([])
     return figure
+
+
+def _short(name: str, most: int = 18) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def perturbation_histogram(assessment: Assessment, threat: Threat, title: str) -> Figure:
