@@ -115,7 +115,7 @@ class Model(Section):
     epsilons: Annotated[tuple[Epsilon, ...], Field(min_length=1)] = (0.01, 0.03, 0.05)
     purifier: Unit = Unit.model_validate({"name": "conv-autoencoder", "widths": [16, 32]})
     purifier_weights: str | None = None
-    purifier_training: Training | None = Training(epochs=6, batch_size=16)
+    purifier_training: Training | None = Training(epochs=10, batch_size=16)
     clean_share: Share = 0.25
     detector: Unit | None = Unit(name="reconstruction-error")
     fpr: Annotated[float, Field(gt=0, lt=1)] = 0.05

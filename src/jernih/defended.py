@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from jernih.classifiers import Classifier
+from jernih.classifiers.prepare import channels_last
 from jernih.detectors import Detector
 from jernih.purifiers import Purifier
 from jernih.validate import InputError, check_images
@@ -78,6 +79,7 @@ class Defended(nn.Module):
         """A copy with the classifier in its form for attacks and nothing that takes gradients."""
         classifier = self.classifier.frozen()
         purifier = copy.deepcopy(self.purifier).eval().requires_grad_(False)
+        channels_last(purifier)
         detector = None
         if self.detector is not None:
             detector = type(self.detector)(

@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader
 
 from jernih.attacks import Attack
 from jernih.classifiers import Classifier
+from jernih.classifiers.prepare import channels_last
 from jernih.config import Training
 from jernih.data.modify import EpochSampler, ImageDataset
 from jernih.purifiers import Purifier
@@ -298,7 +299,7 @@ def _fit(
             num_sanity_val_steps=0,
             gradient_clip_val=settings.gradient_clip,
         )
-        task.model.train()
+        channels_last(task.model).train()
         _run(trainer, task, _loaders(data, settings, seed), last if last.is_file() else None)
         if best.best_model_score is None or not bool(torch.isfinite(best.best_model_score)):
             shutil.rmtree(checkpoints)

@@ -76,19 +76,19 @@ def refused(path: Path) -> str:
     return caught.value.reason
 
 
-def test_without_a_window_smallest_and_largest_span_the_range(tmp_path: Path) -> None:
-    pixels = np.array([[10, 20], [30, 50]], dtype=np.uint8)
-    shows(write(tmp_path / "a.dcm", pixels), [[0, 0.25], [0.5, 1]])
+def test_without_a_window_the_stored_bits_span_the_range(tmp_path: Path) -> None:
+    eight = np.array([[0, 51], [102, 204]], dtype=np.uint8)
+    shows(write(tmp_path / "a.dcm", eight), [[0, 0.2], [0.4, 0.8]])
+    twelve = np.array([[0, 819, 4095]], dtype=np.uint16)
+    shows(write(tmp_path / "b.dcm", twelve, BitsStored=12), [[0, 0.2, 1]])
+    signed = np.array([[-128, -77, 127]], dtype=np.int8)
+    shows(write(tmp_path / "c.dcm", signed), [[0, 0.2, 1]])
 
 
 def test_monochrome1_is_inverted(tmp_path: Path) -> None:
-    pixels = np.array([[10, 20], [30, 50]], dtype=np.uint8)
+    pixels = np.array([[0, 51], [102, 204]], dtype=np.uint8)
     path = write(tmp_path / "a.dcm", pixels, PhotometricInterpretation="MONOCHROME1")
-    shows(path, [[1, 0.75], [0.5, 0]])
-
-
-def test_a_uniform_image_is_black(tmp_path: Path) -> None:
-    shows(write(tmp_path / "a.dcm", np.full((1, 2), 7, np.uint8)), [[0, 0]])
+    shows(path, [[1, 0.8], [0.6, 0.2]])
 
 
 def test_window_of_twelve_bits(tmp_path: Path) -> None:
@@ -119,9 +119,10 @@ def test_an_exact_window_on_rescaled_signed_pixels(tmp_path: Path) -> None:
 
 
 def test_a_falling_rescale_slope_inverts(tmp_path: Path) -> None:
-    pixels = np.array([[0, 50, 100]], dtype=np.uint8)
+    pixels = np.array([[0, 51, 255]], dtype=np.uint8)
     path = write(tmp_path / "a.dcm", pixels, RescaleSlope=-1, RescaleIntercept=100)
-    shows(path, [[1, 0.5, 0]])
+    shows(path, [[1, 0.8, 0]])
+    pixels = np.array([[0, 50, 100]], dtype=np.uint8)
     windowed: dict[str, Any] = {
         "WindowCenter": 50,
         "WindowWidth": 100,

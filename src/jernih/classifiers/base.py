@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from jernih.classifiers.prepare import fold_batch_norm
+from jernih.classifiers.prepare import channels_last, fold_batch_norm
 from jernih.validate import InputError
 
 
@@ -91,6 +91,5 @@ class Classifier(nn.Module):
         ready.eval().requires_grad_(False)
         ready.network = fold_batch_norm(ready.network)
         ready.memory_format = torch.channels_last
-        if all(p.ndim <= 4 for p in ready.parameters()):
-            ready.network = ready.network.to(memory_format=torch.channels_last)
+        channels_last(ready.network)
         return ready

@@ -56,6 +56,13 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
+def channels_last(module: nn.Module) -> nn.Module:
+    """Lay the weights of convolutions out with channels last, in place: much faster on a CPU."""
+    if any(parameter.ndim > 4 for parameter in module.parameters()):
+        return module
+    return module.to(memory_format=torch.channels_last)
+
+
 def _foldable_pairs(network: nn.Module) -> list[tuple[str, str]]:
     if isinstance(network, (torch.jit.ScriptModule, fx.GraphModule)):
         return []

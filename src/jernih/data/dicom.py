@@ -38,9 +38,10 @@ def read_dicom(path: str | os.PathLike[str]) -> Tensor:
 
     Greyscale goes through the modality LUT (or rescale slope and intercept) and then the first
     window, or the VOI LUT where there is no window; the output range of either becomes [0, 1].
-    Without both, the smallest pixel becomes 0 and the largest 1: the bits stored do not tell what
-    part of their range is used, and 12 bits shown whole often look black. MONOCHROME1, in which
-    small values are bright, is inverted. RGB and YBR colour is divided by its largest value.
+    Without both, the range of the stored bits becomes [0, 1], so that equal values give equal grey
+    in every file; a file that uses little of its range then looks dark, and Explore says so.
+    MONOCHROME1, in which small values are bright, is inverted. RGB and YBR colour is divided by
+    its largest value.
 
     Args:
         path: the file; 8 to 16 bits, signed or not, uncompressed or in a compression that the
@@ -139,6 +140,18 @@ def _displayed(pixels: NDArray[Any], header: Dataset) -> NDArray[np.float64]:
         index = np.rint(values).clip(first, first + (entries or 2**16) - 1).astype(int)
         values = apply_voi_lut(index, header)
     else:
-        low, high = float(values.min()), float(values.max())
+        low, high = _span(header)
     scaled: NDArray[np.float64] = (values.astype(np.float64) - low) / ((high - low) or 1.0)
     return scaled
+
+
+def _span(header: Dataset) -> tuple[float, float]:
+    """The least and the greatest value that the stored bits allow, after the modality LUT."""
+    if header.get("ModalityLUTSequence"):
+        return 0.0, 2.0 ** header.ModalityLUTSequence[0].LUTDescriptor[2] - 1
+    bits = int(header.BitsStored)
+    stored = [0, 2**bits - 1]
+    if header.PixelRepresentation:
+        stored = [-(2 ** (bits - 1)), 2 ** (bits - 1) - 1]
+    low, high = sorted(float(v) for v in apply_modality_lut(np.array(stored), header))
+    return low, high
