@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-import jernih.pipeline
+import jernih.pipeline.data
 from jernih import cli
 from jernih.attacks import ATTACKS
 from jernih.data.sources import SOURCES
@@ -93,6 +93,18 @@ def test_stages_and_run(config: Path, tmp_path: Path, jernih_command: Any) -> No
     assert "adaptive fgsm" in out
     assert str(tmp_path / "run/assess/report.html") in out
     assert err.count("✓ (before)") == 8
+
+
+def test_own_module_in_the_current_folder(
+    config: Path, tmp_path: Path, jernih_command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text("from tests.helpers import edge_network as network\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(tmp_path))])
+    code, _, err = jernih_command(
+        "model", str(config), "--set", "model.classifier.name=mine:network"
+    )
+    assert code == 0, err
 
 
 def test_lists(jernih_command: Any) -> None:
@@ -178,7 +190,7 @@ def test_disk_full_loses_nothing(
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "run/x"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(jernih.pipeline, "explore", full)
+        patch.setattr(jernih.pipeline.data, "explore", full)
         told = error_of(jernih_command("run", str(config)))
     assert "No space left on device" in told
     assert (tmp_path / "run/sample/manifest.csv").read_bytes() == before

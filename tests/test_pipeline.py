@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-import jernih.pipeline
+import jernih.pipeline.data
+import jernih.pipeline.model
+import jernih.pipeline.semma
 from jernih.assess import Assessment
 from jernih.pipeline import Pipeline, Reporter
 from jernih.storage import sha256_file
@@ -99,19 +101,28 @@ def small_run_without_writing(root: Path) -> Any:
     return load_config(root / "run/config.yaml")
 
 
-@pytest.mark.parametrize("broken", ["explore", "fit_classifier", "fit_purifier", "assess"])
+@pytest.mark.parametrize(
+    ("room", "broken"),
+    [
+        (jernih.pipeline.data, "explore"),
+        (jernih.pipeline.model, "fit_classifier"),
+        (jernih.pipeline.model, "fit_purifier"),
+        (jernih.pipeline.semma, "assess"),
+    ],
+    ids=["explore", "fit_classifier", "fit_purifier", "assess"],
+)
 def test_an_interrupted_run_ends_like_an_undisturbed_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: Any, broken: str
 ) -> None:
     config = small_run(tmp_path)
     Pipeline(config, out=tmp_path / "whole").run()
-    original = getattr(jernih.pipeline, broken)
+    original = getattr(room, broken)
 
     def interrupt(*args: Any, **kwargs: Any) -> Any:
         original(*args, **kwargs)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(jernih.pipeline, broken, interrupt)
+    monkeypatch.setattr(room, broken, interrupt)
     with pytest.raises(KeyboardInterrupt):
         Pipeline(config, out=tmp_path / "cut").run()
     monkeypatch.undo()

@@ -234,6 +234,9 @@ def _pipeline(
     from jernih.config import load_config
     from jernih.pipeline import Pipeline
 
+    # The user's own modules lie where the command is called, as with `python -m`.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     overrides = list(settings or [])
     if device is not None:
         overrides.append(f"device={device}")

@@ -1,0 +1,91 @@
+"""What all stages share: the run folder, who hears of progress, and when a stage is skipped."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jernih.config import RunConfig, Section, Unit
+from jernih.run_folder import RunFolder
+from jernih.storage import sha256_file
+from jernih.validate import InputError
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+"""Called with the number of images done and the number in all."""
+
+
+class Reporter:
+    """Hears of the run's progress; this one writes to the log. The command line draws bars."""
+
+    show_training_progress = False
+
+    def stage(self, name: str, state: str) -> None:
+        """A stage is ``"running"``, ``"complete"``, or was ``"complete before"``."""
+        log.info("%s: %s", name, state)
+
+    def progress(self, label: str) -> Progress:
+        """Return a callback for the images done so far of a piece of work called ``label``."""
+        return lambda done, total: log.debug("%s: %d of %d", label, done, total)
+
+
+class Stages:
+    """A config, its run folder, and what every stage does before and after its work.
+
+    Args:
+        config: all settings.
+        out: the run folder; by default the config's.
+        reporter: what hears of progress.
+
+    Raises:
+        InputError: for units that do not exist, a folder that cannot be written, or a device that
+            is not there.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        out: str | Path | None = None,
+        reporter: Reporter | None = None,
+    ) -> None:
+        config.check_units()
+        self.config = config
+        self.folder = RunFolder(config.out if out is None else out)
+        self.reporter = reporter or Reporter()
+        cuda = torch.cuda.is_available()
+        if config.device == "cuda" and not cuda:
+            raise InputError("device", "a CUDA device on this machine", "none found")
+        self.device = "cuda" if cuda and config.device != "cpu" else "cpu"
+
+    @contextlib.contextmanager
+    def _stage(self, name: str, key: str) -> Iterator[Path | None]:
+        """Yield the folder of a stage that has to be done, or None when it is complete."""
+        if self.folder.is_complete(name, key):
+            self.reporter.stage(name, "complete before")
+            yield None
+            return
+        self.reporter.stage(name, "running")
+        yield self.folder.begin(name, key)
+        self.folder.complete(name, key)
+        self.reporter.stage(name, "complete")
+
+
+def plain(part: Section | Unit | None) -> Any:
+    """A part of the config as plain data."""
+    return None if part is None else part.model_dump(mode="json")
+
+
+def digest(file: str | None) -> str | None:
+    """The hash of a weights file, so that another file under the same name is noticed."""
+    if file is None:
+        return None
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise InputError("weights", "an existing .safetensors file", path)
+    return sha256_file(path)
