@@ -36,7 +36,7 @@ class AttackResult:
 
     Attributes:
         images: attacked images, float32 (N, C, H, W), within [0, 1] and within the ball.
-        predictions: the attacked model's classes on them, int64 (N,).
+        logits: the attacked model's logits on them (N, K), without gradient.
         success: bool (N,): wrong class (untargeted) or the wanted class (targeted).
         distances: size of each perturbation in the attack's norm, float32 (N,).
         norm: the norm of ``distances`` and ``eps``.
@@ -44,8 +44,13 @@ class AttackResult:
     """
 
     images: Tensor
-    predictions: Tensor
+    logits: Tensor
     success: Tensor
     distances: Tensor
     norm: Norm
     eps: float
+
+    @property
+    def predictions(self) -> Tensor:
+        """The attacked model's classes on the attacked images, int64 (N,)."""
+        return self.logits.argmax(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import logging
 import sys
@@ -73,8 +74,7 @@ def dicom(root: Path, findings: Sequence[tuple[str, object]] = ()) -> DataSource
 def hub_data(
     images: Sequence[Image.Image], labels: Sequence[Any], names: Sequence[str] = ()
 ) -> Any:
-    import datasets
-
+    datasets = pytest.importorskip("datasets", reason="the extra [hub] is not installed")
     kind = datasets.ClassLabel(names=list(names)) if names else datasets.Value("string")
     features = datasets.Features({"image": datasets.Image(), "label": kind})
     return datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
@@ -86,8 +86,7 @@ def noise(seed: int) -> Image.Image:
 
 
 def huggingface(root: Path) -> DataSource:
-    import datasets
-
+    datasets = pytest.importorskip("datasets", reason="the extra [hub] is not installed")
     parts = {
         name: hub_data([noise(i) for i in range(2)], [1, 0], ["dog", "cat", "bird"])
         for name in ("train", "validation", "test")
@@ -113,8 +112,9 @@ BUILDERS: dict[str, Callable[[Path], DataSource]] = {
 @pytest.fixture(autouse=True)
 def quiet_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Keep ``datasets`` from the network, the home folder and the terminal."""
-    import datasets
-
+    if importlib.util.find_spec("datasets") is None:
+        return
+    datasets = importlib.import_module("datasets")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     datasets.disable_progress_bars()

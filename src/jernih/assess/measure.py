@@ -89,7 +89,9 @@ def measure_batch(
         rows.append([])
         for e, result in enumerate(results):
             restored = model.inspect(result.images)
-            measured = _measure_attack(model, images, result, restored)
+            # The attack has just asked the classifier itself, unless it went through the purifier.
+            bare = result.logits if knowledge == "oblivious" else _logits(model, result.images)
+            measured = _measure_attack(model, images, result, bare, restored)
             gallery.offer(k, e, measured, result.images, restored.restored)
             rows[-1].append(measured)
     attacked = {name: np.array([[m[name] for m in row] for row in rows]) for name in rows[0][0]}
@@ -97,7 +99,7 @@ def measure_batch(
 
 
 def _measure_attack(
-    model: Defended, images: Tensor, result: AttackResult, restored: Inspection
+    model: Defended, images: Tensor, result: AttackResult, bare: Tensor, restored: Inspection
 ) -> dict[str, Array]:
     """The values of one attacked batch."""
     attacked = result.images
@@ -105,7 +107,7 @@ def _measure_attack(
     counts = torch.histc(delta.float().cpu(), bins=BINS, min=-result.eps, max=result.eps)
     rounded = _logits(model, (attacked * 255).round() / 255)
     return {
-        **_answers("attacked", _logits(model, attacked)),
+        **_answers("attacked", bare),
         "attacked_pred_8bit": rounded.argmax(1).cpu().numpy(),
         **_quality("attacked", attacked, images),
         "linf": _numpy(distance(images, attacked, "linf")),

@@ -151,7 +151,7 @@ class Attack(Configured, ABC):
         fooled = predictions == labels if self.targeted else predictions != labels
         return AttackResult(
             images=attacked,
-            predictions=predictions,
+            logits=logits,
             success=fooled,
             distances=distance(images, attacked, self.norm),
             norm=self.norm,

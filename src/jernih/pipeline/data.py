@@ -98,14 +98,16 @@ class DataStages(Stages):
                 augmentation_figure(datasets["train"], folder / "augmented.png")
         return datasets
 
-    def _key(self, **inputs: Any) -> str:
-        """The fingerprint of a stage that works on the modified images."""
+    def _key(self, *splits: str, **inputs: Any) -> str:
+        """The fingerprint of a stage that works on the modified images of some splits."""
+        records = [r for s in splits for r in self.modify()[s].manifest.records]
         return self.folder.key(
             {
                 **inputs,
                 "seed": self.config.seed,
                 "modify": plain(self.config.modify),
-                "explore": self.folder.outputs("explore"),
+                "images": [[r.sha256, r.label, r.split] for r in records],
+                "classes": self.modify()["train"].manifest.classes,
             }
         )
 

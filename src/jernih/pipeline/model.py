@@ -65,6 +65,8 @@ class ModelStages(DataStages):
         settings = self.config.model
         choice = settings.classifier
         key = self._key(
+            "train",
+            "val",
             classifier=plain(choice),
             weights=digest(choice.weights),
             training=plain(settings.classifier_training),
@@ -103,6 +105,7 @@ class ModelStages(DataStages):
         classifier = self._classifier
         settings = self.config.model
         key = self._key(
+            "val",
             attack=plain(settings.attack),
             epsilons=settings.epsilons,
             classifier=self.folder.outputs("model/classifier"),
@@ -138,6 +141,8 @@ class ModelStages(DataStages):
         settings = self.config.model
         choice = settings.purifier
         key = self._key(
+            "train",
+            "val",
             purifier=plain(choice),
             weights=digest(settings.purifier_weights),
             training=plain(settings.purifier_training),
@@ -194,6 +199,7 @@ class ModelStages(DataStages):
             choice.name, classifier=classifier, purifier=purifier, **choice.options
         )
         key = self._key(
+            "val",
             detector=plain(choice),
             fpr=self.config.model.fpr,
             classifier=self.folder.outputs("model/classifier"),

@@ -57,6 +57,8 @@ class Pipeline(ModelStages):
         if defended.detector is not None:
             parts.append("model/detector")
         key = self._key(
+            "test",
+            explore=self.folder.outputs("explore"),
             plan=plan.describe(),
             models=[self.folder.outputs(part) for part in parts],
             title=self.config.title,
