@@ -413,6 +413,7 @@ def test_huggingface_data_of_other_content_does_not_mix(tmp_path: Path) -> None:
 
 
 def test_huggingface_errors(tmp_path: Path) -> None:
+    pytest.importorskip("datasets", reason="the extra [hub] is not installed")
     import datasets
 
     data = hub_data([noise(0), noise(1)], ["a", "b"])
@@ -436,6 +437,7 @@ def test_huggingface_errors(tmp_path: Path) -> None:
 
 
 def test_huggingface_hub_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("datasets", reason="the extra [hub] is not installed")
     import datasets
 
     source = SOURCES.create("huggingface", id="nobody/nothing")
