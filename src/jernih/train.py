@@ -234,6 +234,15 @@ class _PurifierTask(_Task):
         self.record({"val_loss": loss, "val_accuracy": accuracy}, len(images))
 
 
+class _Bar(RichProgressBar):
+    """Lightning's bar without the log's version, which says nothing here."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
+
+
 class _History(Callback):
     """Writes the metrics of each epoch to a CSV, going on where an interrupted training was."""
 
@@ -282,7 +291,7 @@ def _fit(
         best,
     ]
     if show_progress:
-        callbacks.append(RichProgressBar(leave=True))
+        callbacks.append(_Bar(leave=True))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings(), seeded(seed, "fit"):
         _silence_advice()

@@ -9,14 +9,14 @@ DASH = "–"
 
 
 def format_eps(eps: float) -> str:
-    """A bound as people write it: ``"8/255"`` where it is such a fraction, else a decimal.
+    """A bound as people write it: a short decimal, or ``"8/255"`` where it is such a fraction.
 
     Example:
         >>> format_eps(8 / 255), format_eps(0.1)
         ('8/255', '0.1')
     """
     steps = eps * 255
-    if steps > 0.5 and abs(steps - round(steps)) < 1e-6:
+    if float(f"{eps:.4g}") != eps and steps > 0.5 and abs(steps - round(steps)) < 1e-6:
         return f"{round(steps)}/255"
     return f"{eps:.4g}"
 
