@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ class Smooth(Purifier):
     """The mean of 2 × 2 pixels, which wipes out a checkerboard."""
 
     name: ClassVar[str] = "smooth"
-    trainable: ClassVar[bool] = False
+    learns: ClassVar[Literal["nothing"]] = "nothing"
 
     def restore(self, images: Tensor) -> Tensor:
         small = functional.avg_pool2d(images, 2)

@@ -155,8 +155,10 @@ class ModelStages(DataStages):
         with self._stage("model/purifier", key) as folder:
             if folder is not None:
                 purifier = self._new_purifier()
-                if purifier.trainable and settings.purifier_training is not None:
-                    datasets = self.modify()
+                datasets = self.modify()
+                if purifier.learns == "in closed form" and settings.purifier_weights is None:
+                    purifier.fit(images for images, _ in self._batches("train", "purifier"))
+                elif purifier.learns == "by gradient" and settings.purifier_training is not None:
                     fit_purifier(
                         purifier,
                         classifier,
@@ -183,7 +185,7 @@ class ModelStages(DataStages):
             return purifier
         with seeded(self.config.seed, "purifier"):
             purifier = PURIFIERS.create(choice.name, **choice.options)
-        if purifier.trainable and settings.purifier_training is None:
+        if purifier.learns == "by gradient" and settings.purifier_training is None:
             raise InputError(
                 "model.purifier_training", "training settings, or purifier_weights", "neither"
             )

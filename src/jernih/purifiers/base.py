@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +17,19 @@ class Purifier(Configured, nn.Module, ABC):
     """A preprocessing layer that turns attacked images back into clear ones.
 
     A subclass writes :meth:`restore`; one whose training is more than pixel regression writes
-    :meth:`loss` too. In evaluation mode the output is a function of the input alone.
+    :meth:`loss` too, one that learns in closed form :meth:`fit` instead. In evaluation mode the
+    output is a function of the input alone.
 
     Attributes:
-        trainable: whether there is anything to train.
+        learns: ``"by gradient"`` (:meth:`loss`), ``"in closed form"`` (:meth:`fit`), or
+            ``"nothing"``.
+        trains_on: whether :meth:`loss` wants attacked images or is content with clean ones, which
+            saves the attack.
         reference: the publication that describes the method, if any.
     """
 
-    trainable: ClassVar[bool] = True
+    learns: ClassVar[Literal["by gradient", "in closed form", "nothing"]] = "by gradient"
+    trains_on: Literal["attacked", "clean"] = "attacked"
     reference: ClassVar[str] = ""
 
     def forward(self, images: Tensor) -> Tensor:
@@ -39,6 +45,37 @@ class Purifier(Configured, nn.Module, ABC):
     ) -> Tensor:
         """Training loss, a scalar: by default the mean squared error to the clean image."""
         return functional.mse_loss(self.restore(attacked), clean)
+
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Learn from clean images, given as batches (N, 3, H, W), in one pass."""
+        raise NotImplementedError(f"{self.name!r} learns {self.learns}")
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Any function forwards, the identity backwards."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, restore: Callable[[Tensor], Tensor]) -> Tensor:
+        return restore(images)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
+def straight_through(restore: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Apply a function without a useful gradient, and let gradients pass as if it did nothing.
+
+    This is the backward pass differentiable approximation with the identity (BPDA, Athalye et
+    al., arXiv:1802.00420): without it an adaptive attacker would see no gradient, and the purifier
+    would look stronger than it is.
+
+    Args:
+        restore: images (N, 3, H, W) → images of the same shape, such as a codec.
+        images: the images.
+    """
+    output: Tensor = _StraightThrough.apply(images, restore)
+    return output
 
 
 PURIFIERS: Registry[Purifier] = Registry("purifier")
