@@ -57,7 +57,7 @@ def test_overrides(tmp_path: Path) -> None:
         ("model.epsilons=[]", r"model\.epsilons: expected"),
         ("model.attack.name=fgms", r"nearest: 'fgsm'"),
         ("model.attack.stepsize=1", "option of attack 'fgsm'"),
-        ("model.attack.targeted=true", "a run measures accuracy"),
+        ("model.attack.targeted=true", "runs train and measure untargeted"),
         ("model.purifier.name=autoencoder", r"nearest: 'conv-autoencoder'"),
         ("model.detector.name=reconstruction", r"nearest: 'reconstruction-error'"),
         ("sample.source.name=folders", r"nearest: 'folder'"),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import jernih.pipeline.classifier
 import jernih.pipeline.data
 import jernih.pipeline.model
 import jernih.pipeline.semma
@@ -105,7 +106,7 @@ def small_run_without_writing(root: Path) -> Any:
     ("room", "broken"),
     [
         (jernih.pipeline.data, "explore"),
-        (jernih.pipeline.model, "fit_classifier"),
+        (jernih.pipeline.classifier, "fit_classifier"),
         (jernih.pipeline.model, "fit_purifier"),
         (jernih.pipeline.semma, "assess"),
     ],

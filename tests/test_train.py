@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jernih import train
 from jernih.attacks import FGSM
 from jernih.classifiers import Classifier
 from jernih.config import Training
 from jernih.purifiers import ConvAutoencoder
 from jernih.randomness import seeded
 from jernih.train import TrainingData, fit_classifier, fit_purifier
+from jernih.train import classifier as classifier_training
 from jernih.validate import InputError
 from tests.conftest import TinyNet
 from tests.helpers import Edges, datasets, striped_manifest
@@ -84,14 +84,14 @@ def test_interrupted_training_goes_on_to_the_same_end(
     undisturbed, disturbed = edges(), edges()
     wanted = fit_classifier(undisturbed, data, settings(4), tmp_path / "whole", seed=1)
     if moment == "training":
-        step = train._ClassifierTask.training_step
+        step = classifier_training._ClassifierTask.training_step
 
         def interrupt(task: Any, batch: Any, batch_idx: int) -> Tensor:
             if task.current_epoch == 2 and batch_idx == 1:
                 raise KeyboardInterrupt
             return step(task, batch, batch_idx)
 
-        monkeypatch.setattr(train._ClassifierTask, "training_step", interrupt)
+        monkeypatch.setattr(classifier_training._ClassifierTask, "training_step", interrupt)
     else:
 
         def refuse(path: Path) -> None:

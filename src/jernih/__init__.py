@@ -19,6 +19,7 @@ _HOMES = {
     "Defended": "jernih.defended",
     "FGSM": "jernih.attacks",
     "InputError": "jernih.validate",
+    "PGD": "jernih.attacks",
     "Pipeline": "jernih.pipeline",
     "ReconstructionError": "jernih.detectors",
     "RunConfig": "jernih.config",
@@ -31,7 +32,7 @@ __all__ = [*sorted(_HOMES), "__version__"]
 
 if TYPE_CHECKING:
     from jernih.assess import Assessment, AssessmentPlan
-    from jernih.attacks import FGSM
+    from jernih.attacks import FGSM, PGD
     from jernih.classifiers import Classifier, load_classifier
     from jernih.config import RunConfig, load_config
     from jernih.defended import Defended

@@ -92,6 +92,21 @@ class Training(Section):
     workers: Annotated[int, Field(ge=0)] = 0
 
 
+class AdversarialMix(Section):
+    """Attacked images in the training of the classifier."""
+
+    attack: Unit = Unit.model_validate({"name": "pgd", "eps": "4/255", "steps": 5})
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
+class OtherPurifier(Section):
+    """A purifier to compare with the run's own; training of null means: the same as there."""
+
+    purifier: Unit
+    training: Training | None = None
+    weights: str | None = None
+
+
 class ClassifierChoice(Section):
     """Which classifier to defend."""
 
@@ -111,14 +126,60 @@ class Model(Section):
     classifier_training: Training | None = Training(
         epochs=10, batch_size=16, lr=3e-3, optimizer="adamw"
     )
+    adversarial_training: AdversarialMix | None = None
     attack: Unit = Unit(name="fgsm")
     epsilons: Annotated[tuple[Epsilon, ...], Field(min_length=1)] = (0.01, 0.03, 0.05)
     purifier: Unit = Unit.model_validate({"name": "conv-autoencoder", "widths": [16, 32]})
     purifier_weights: str | None = None
     purifier_training: Training | None = Training(epochs=10, batch_size=16)
     clean_share: Share = 0.25
+    attack_once: bool = False
+    others: dict[str, OtherPurifier] = {}
     detector: Unit | None = Unit(name="reconstruction-error")
     fpr: Annotated[float, Field(gt=0, lt=1)] = 0.05
+
+
+class SurveyChoice(Section):
+    """A further measurement of accuracies alone, beside the full assessment."""
+
+    title: Annotated[str, Field(min_length=1)]
+    attack: Unit = Unit(name="fgsm")
+    epsilons: Annotated[tuple[Epsilon, ...], Field(min_length=1)]
+    knowledge: Annotated[tuple[Knowledge, ...], Field(min_length=1)] = ("oblivious",)
+    others: bool = False
+    limit: Annotated[int, Field(ge=1)] | None = None
+
+
+class WantedRecall(Section):
+    """A class that must not be missed, and the share of it that has to be found."""
+
+    positive: str
+    recall: Annotated[float, Field(gt=0, le=1)] = 0.98
+
+
+class PublishedFigure(Section):
+    """A figure of a publication, and where its counterpart is in the assessment."""
+
+    figure: str
+    value: float
+    measure: Literal[
+        "accuracy", "right", "wrong", "precision", "recall", "f1", "confusion", "mse", "psnr"
+    ]
+    which: Literal["clean", "attacked", "restored", "clean through purifier"] = "clean"
+    eps: Epsilon | None = None
+    label: str | None = None
+    predicted: str | None = None
+
+
+class Published(Section):
+    """What a publication says, to be laid beside what this run measures."""
+
+    study: str
+    n: int | None = None
+    attack: str = "fgsm"
+    figures: Annotated[tuple[PublishedFigure, ...], Field(min_length=1)]
+    nearest: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Assess(Section):
@@ -127,6 +188,8 @@ class Assess(Section):
     knowledge: Annotated[tuple[Knowledge, ...], Field(min_length=1)] = ("oblivious", "adaptive")
     batch_size: Annotated[int, Field(ge=1)] = 32
     level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    surveys: tuple[SurveyChoice, ...] = ()
+    wanted_recall: WantedRecall | None = None
 
 
 class RunConfig(Section):
@@ -141,6 +204,7 @@ class RunConfig(Section):
     modify: Modify = Modify()
     model: Model = Model()
     assess: Assess = Assess()
+    published: Published | None = None
 
     def check_units(self) -> None:
         """Check the names and option names of all units before any work is done.
@@ -149,13 +213,21 @@ class RunConfig(Section):
             InputError: for an unknown one, with the nearest known.
         """
         SOURCES.check(self.sample.source.name, self.sample.source.options)
-        ATTACKS.check(self.model.attack.name, self.model.attack.options)
-        PURIFIERS.check(self.model.purifier.name, self.model.purifier.options)
-        if self.model.detector is not None:
-            options = {"classifier": None, "purifier": None, **self.model.detector.options}
-            DETECTORS.check(self.model.detector.name, options)
-        if self.model.attack.options.get("targeted"):
-            raise InputError("model.attack.targeted", "false: a run measures accuracy", "true")
+        model = self.model
+        attacks = [model.attack, *(survey.attack for survey in self.assess.surveys)]
+        if model.adversarial_training is not None:
+            attacks.append(model.adversarial_training.attack)
+        for attack in attacks:
+            ATTACKS.check(attack.name, attack.options)
+            if attack.options.get("targeted"):
+                raise InputError(
+                    "attack.targeted", "false: runs train and measure untargeted", "true"
+                )
+        for purifier in (model.purifier, *(other.purifier for other in model.others.values())):
+            PURIFIERS.check(purifier.name, purifier.options)
+        if model.detector is not None:
+            options = {"classifier": None, "purifier": None, **model.detector.options}
+            DETECTORS.check(model.detector.name, options)
 
 
 def load_config(
@@ -164,26 +236,15 @@ def load_config(
     """Read a config file, or the embedded default, and apply overrides.
 
     Args:
-        path: a YAML file; None for the embedded default.
+        path: a YAML file; None for the embedded default. With ``extends: other.yaml`` it holds
+            only what differs from that file beside it.
         overrides: settings such as ``"sample.source.path=/data"``; the value is read as YAML.
 
     Raises:
         InputError: when the file is absent or not YAML, or for a key that does not exist (with
             the nearest that does) or a value that its key does not take.
     """
-    data: Any = {}
-    if path is not None:
-        file = Path(path)
-        if not file.is_file():
-            raise InputError("config", "an existing YAML file", str(file))
-        try:
-            data = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"config {file}", "valid YAML", error) from None
-        if not isinstance(data, dict):
-            raise InputError(f"config {file}", "a mapping of keys", type(data).__name__)
-    else:
-        data = RunConfig().model_dump(mode="json")
+    data = RunConfig().model_dump(mode="json") if path is None else _read(Path(path), ())
     for override in overrides:
         _apply(data, override)
     try:
@@ -192,6 +253,37 @@ def load_config(
         raise _explained(error) from None
     config.check_units()
     return config
+
+
+def _read(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """A file's settings over those of the file that it extends."""
+    if not file.is_file():
+        raise InputError("config", "an existing YAML file", str(file))
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"config {file}", "valid YAML", error) from None
+    if not isinstance(data, dict):
+        raise InputError(f"config {file}", "a mapping of keys", type(data).__name__)
+    extended = data.pop("extends", None)
+    if extended is None:
+        return data
+    base = file.parent / str(extended)
+    if base.resolve() in above:
+        raise InputError(f"config {file}", "files that do not extend each other", str(extended))
+    return _merged(_read(base, (*above, file.resolve())), data)
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Settings over others: sections key by key; a unit of another name replaces the whole."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = value
+        if isinstance(old, dict) and isinstance(value, dict):
+            same_unit = value.get("name", old.get("name")) == old.get("name")
+            merged[key] = _merged(old, value) if same_unit else value
+    return merged
 
 
 def _apply(data: dict[str, Any], override: str) -> None:

@@ -22,6 +22,8 @@ from tests.conftest import tiny_classifier
 
 SMALL: dict[str, dict[str, object]] = {
     "conv-autoencoder": {"widths": (4, 8)},
+    "denoising-autoencoder": {"widths": (4, 8)},
+    "pca": {"patch": 8, "components": 16},
     "skip-vae": {"image_size": 32, "widths": (4, 8, 8), "latent": 8},
 }
 """Options that make a purifier quick to test; without an entry the defaults are used."""
@@ -65,6 +67,10 @@ class TestContract:
         purifier = small(name)
         if purifier.learns != "by gradient":
             assert list(purifier.parameters()) == []
+            if purifier.learns == "in closed form":
+                before = float((purifier(images) - images).square().mean())
+                purifier.fit([images[:4], images[4:]])
+                assert float((purifier(images) - images).square().mean()) < before
             return
         purifier.train()
         optimizer = torch.optim.Adam(purifier.parameters(), lr=5e-3)

@@ -85,13 +85,13 @@ def save_part(path: Path, key: str, values: Mapping[str, Array]) -> None:
         np.savez(temporary, **arrays)
 
 
-def load_part(path: Path, key: str) -> dict[str, Array] | None:
+def load_part(path: Path, key: str, names: Sequence[str] = FIELDS) -> dict[str, Array] | None:
     """Read one batch's values; None when they are absent, damaged or under another key."""
     try:
         # numpy leaves a file that it opened itself open when it is not a whole archive.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             if str(stored["key"]) != key:
                 return None
-            return {name: stored[name] for name in FIELDS}
+            return {name: stored[name] for name in names}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None

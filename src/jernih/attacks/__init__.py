@@ -2,5 +2,6 @@
 
 from jernih.attacks.base import ATTACKS, Attack, distance, project
 from jernih.attacks.fgsm import FGSM
+from jernih.attacks.pgd import PGD
 
-__all__ = ["ATTACKS", "FGSM", "Attack", "distance", "project"]
+__all__ = ["ATTACKS", "FGSM", "PGD", "Attack", "distance", "project"]

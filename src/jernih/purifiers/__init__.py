@@ -1,17 +1,31 @@
 """Purifiers: ``purifier(images) -> images``, one method a file."""
 
 from jernih.purifiers.base import PURIFIERS, Purifier
+from jernih.purifiers.bit_depth import BitDepth
 from jernih.purifiers.conv_autoencoder import ConvAutoencoder
+from jernih.purifiers.denoising_autoencoder import DenoisingAutoencoder
 from jernih.purifiers.files import restore_purifier, save_purifier
 from jernih.purifiers.identity import Identity
+from jernih.purifiers.jpeg import JPEG
+from jernih.purifiers.median import Median
+from jernih.purifiers.pca import PCA
 from jernih.purifiers.skip_vae import SkipVAE
+from jernih.purifiers.total_variation import TotalVariation
+from jernih.purifiers.wavelet import Wavelet
 
 __all__ = [
+    "JPEG",
+    "PCA",
     "PURIFIERS",
+    "BitDepth",
     "ConvAutoencoder",
+    "DenoisingAutoencoder",
     "Identity",
+    "Median",
     "Purifier",
     "SkipVAE",
+    "TotalVariation",
+    "Wavelet",
     "restore_purifier",
     "save_purifier",
 ]

@@ -1,4 +1,4 @@
-"""Training of classifiers and purifiers on Lightning: resumable, seeded, the best epoch kept."""
+"""What all trainings share on Lightning: resumable, seeded, the best epoch kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,11 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from jernih.attacks import Attack
-from jernih.classifiers import Classifier
 from jernih.classifiers.prepare import channels_last
 from jernih.config import Training
 from jernih.data.modify import EpochSampler, ImageDataset
-from jernih.purifiers import Purifier
 from jernih.randomness import derive_seed, generator, seeded
 from jernih.storage import write_text
 from jernih.validate import InputError
@@ -63,79 +59,7 @@ class TrainingData:
     draw: Tensor | None = None
 
 
-def fit_classifier(
-    classifier: Classifier,
-    data: TrainingData,
-    settings: Training,
-    folder: Path,
-    *,
-    seed: int = 0,
-    class_weights: Tensor | None = None,
-    device: str = "cpu",
-    show_progress: bool = False,
-) -> Path:
-    """Train a classifier in place with cross-entropy; the weights of the best epoch stay.
-
-    With two classes and a one-logit network this is binary cross-entropy.
-
-    Args:
-        classifier: the classifier to train.
-        data: training and validation images.
-        settings: how to train.
-        folder: receives ``history.csv``, TensorBoard logs and, while it runs, checkpoints from
-            which an interrupted training goes on.
-        seed: seed of order, augmentation and dropout.
-        class_weights: weight of each class in the loss (K,).
-        device: ``"cpu"`` or ``"cuda"``.
-        show_progress: draw a progress bar.
-
-    Returns:
-        the path of the history, a CSV of losses and accuracies per epoch.
-    """
-    task = _ClassifierTask(classifier, settings, seed, class_weights)
-    return _fit(task, data, settings, folder, seed, device, show_progress)
-
-
-def fit_purifier(
-    purifier: Purifier,
-    classifier: Classifier,
-    attack: Attack,
-    epsilons: Sequence[float],
-    data: TrainingData,
-    settings: Training,
-    folder: Path,
-    *,
-    clean_share: float = 0.25,
-    seed: int = 0,
-    device: str = "cpu",
-    show_progress: bool = False,
-) -> Path:
-    """Train a purifier in place to restore attacked images; the weights of the best epoch stay.
-
-    Every batch is attacked afresh on the frozen classifier (an oblivious attacker). Each image
-    gets one of the epsilons at random, or stays clean.
-
-    Args:
-        purifier: the purifier to train.
-        classifier: the classifier to attack; stays as it is.
-        attack: the attack to train against.
-        epsilons: its bounds.
-        data: training and validation images.
-        settings: how to train.
-        folder: as for :func:`fit_classifier`.
-        clean_share: share of the images of a batch left clean, in [0, 1).
-        seed: seed of order, augmentation, epsilons and latent noise.
-        device: ``"cpu"`` or ``"cuda"``.
-        show_progress: draw a progress bar.
-
-    Returns:
-        the path of the history; its ``val_accuracy`` is that of restored validation images.
-    """
-    task = _PurifierTask(purifier, classifier, attack, epsilons, settings, seed, clean_share)
-    return _fit(task, data, settings, folder, seed, device, show_progress)
-
-
-class _Task(pl.LightningModule):
+class Task(pl.LightningModule):
     """What both trainings share: the optimiser and the seed of each epoch."""
 
     def __init__(self, model: nn.Module, settings: Training, seed: int) -> None:
@@ -145,93 +69,21 @@ class _Task(pl.LightningModule):
         self.seed = seed
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Make the optimiser that the settings name."""
         chosen = _OPTIMIZERS[self.settings.optimizer]
         return chosen(
             self.model.parameters(), lr=self.settings.lr, weight_decay=self.settings.weight_decay
         )
 
     def on_train_epoch_start(self) -> None:
+        """Seed the epoch."""
         # Dropout takes no generator; a seed of its own for each epoch keeps a resumed training
         # equal to an undisturbed one.
         torch.manual_seed(derive_seed(self.seed, "epoch", self.current_epoch))
 
     def record(self, values: dict[str, Tensor], count: int) -> None:
+        """Log means over ``count`` images for the epoch's row of the history."""
         self.log_dict(values, batch_size=count, on_step=False, on_epoch=True, prog_bar=True)
-
-
-class _ClassifierTask(_Task):
-    def __init__(
-        self,
-        classifier: Classifier,
-        settings: Training,
-        seed: int,
-        class_weights: Tensor | None,
-    ) -> None:
-        super().__init__(classifier, settings, seed)
-        self.class_weights = class_weights
-
-    def _step(self, batch: Batch, stage: str) -> Tensor:
-        images, labels, _ = batch
-        logits = self.model(images)
-        weights = None if self.class_weights is None else self.class_weights.to(logits)
-        loss = functional.cross_entropy(logits, labels, weight=weights)
-        accuracy = (logits.argmax(1) == labels).float().mean()
-        self.record({f"{stage}_loss": loss, f"{stage}_accuracy": accuracy}, len(labels))
-        return loss
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self._step(batch, "train")
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step(batch, "val")
-
-
-class _PurifierTask(_Task):
-    def __init__(
-        self,
-        purifier: Purifier,
-        classifier: Classifier,
-        attack: Attack,
-        epsilons: Sequence[float],
-        settings: Training,
-        seed: int,
-        clean_share: float,
-    ) -> None:
-        super().__init__(purifier, settings, seed)
-        # In a list, the classifier is no submodule: it is neither trained nor checkpointed.
-        self.target = [classifier.frozen()]
-        self.attack = attack
-        self.epsilons = list(epsilons)
-        self.clean_share = clean_share
-
-    def on_fit_start(self) -> None:
-        self.target[0].to(self.device)
-
-    def _attacked(self, batch: Batch, choice: Tensor, source: torch.Generator) -> Tensor:
-        """Each image attacked with the epsilon of its choice; the last choice is none."""
-        images, labels, _ = batch
-        made = self.attack.perturb(self.target[0], images, labels, self.epsilons, generator=source)
-        return torch.stack([*made, images])[choice, torch.arange(len(images))]
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        images = batch[0]
-        source = generator(self.seed, "purifier", self.current_epoch, batch_idx)
-        shares = torch.full((len(self.epsilons),), (1 - self.clean_share) / len(self.epsilons))
-        weights = torch.cat([shares, torch.tensor([self.clean_share])])
-        choice = torch.multinomial(weights, len(images), True, generator=source)
-        attacked = self._attacked(batch, choice, source)
-        loss: Tensor = self.model.loss(attacked, images, source)  # type: ignore[operator]
-        self.record({"train_loss": loss}, len(images))
-        return loss
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        images, labels, index = batch
-        source = generator(self.seed, "purifier-val", batch_idx)
-        attacked = self._attacked(batch, index.cpu() % len(self.epsilons), source)
-        restored = self.model(attacked)
-        accuracy = (self.target[0](restored).argmax(1) == labels).float().mean()
-        loss = functional.mse_loss(restored, images)
-        self.record({"val_loss": loss, "val_accuracy": accuracy}, len(images))
 
 
 class _Bar(RichProgressBar):
@@ -265,8 +117,8 @@ class _History(Callback):
         log.info("epoch %d of %s: %s", trainer.current_epoch + 1, trainer.max_epochs, summary)
 
 
-def _fit(
-    task: _Task,
+def fit(
+    task: Task,
     data: TrainingData,
     settings: Training,
     folder: Path,
@@ -274,6 +126,7 @@ def _fit(
     device: str,
     show_progress: bool,
 ) -> Path:
+    """Run a training, or go on with an interrupted one; returns the path of its history."""
     for name, dataset in (("train", data.train), ("val", data.val)):
         if len(dataset) == 0:
             raise InputError(f"{name} split", "at least one image to train with", "none")
@@ -325,7 +178,7 @@ def _fit(
 
 def _run(
     trainer: pl.Trainer,
-    task: _Task,
+    task: Task,
     loaders: tuple[DataLoader[Any], DataLoader[Any]],
     resume: Path | None,
 ) -> None:
