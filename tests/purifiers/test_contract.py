@@ -24,6 +24,7 @@ SMALL: dict[str, dict[str, object]] = {
     "conv-autoencoder": {"widths": (4, 8)},
     "denoising-autoencoder": {"widths": (4, 8)},
     "pca": {"patch": 8, "components": 16},
+    "deep-autoencoder": {"widths": (8,) * 10},
     "skip-vae": {"image_size": 32, "widths": (4, 8, 8), "latent": 8},
 }
 """Options that make a purifier quick to test; without an entry the defaults are used."""
@@ -133,3 +134,10 @@ def test_foreign_weights_are_refused(tmp_path: Path) -> None:
     save_classifier(tiny_classifier(), tmp_path / "c.safetensors")
     with pytest.raises(InputError, match="save_purifier wrote"):
         restore_purifier(tmp_path / "c.safetensors")
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_black_and_white_pixels_have_a_gradient(level: float) -> None:
+    inputs = torch.full((1, 3, 8, 8), level, requires_grad=True)
+    (gradient,) = torch.autograd.grad(small("identity")(inputs).sum(), inputs)
+    assert torch.equal(gradient, torch.ones_like(inputs))

@@ -30,7 +30,12 @@ def test_the_noise_has_its_sigma_and_stays_in_range(
     model = purifier(sigma=0.2)
     seen: list[Tensor] = []
     restore = model.restore
-    monkeypatch.setattr(model, "restore", lambda noisy: seen.append(noisy) or restore(noisy))
+
+    def watched(noisy: Tensor) -> Tensor:
+        seen.append(noisy)
+        return restore(noisy)
+
+    monkeypatch.setattr(model, "restore", watched)
     grey = torch.full_like(images, 0.5)
     loss = model.loss(images, grey, generator(0))
     # Clamping N(0, 0.2²) to ±2.5 sigma leaves this share of the standard deviation.

@@ -34,7 +34,7 @@ def cut(images: Tensor, patch: int) -> Any:
 def test_against_scikit_learn(images: Tensor) -> None:
     assert images.shape == (12, 3, 32, 48)
     purifier = PCA(patch=8, components=10)
-    purifier.fit(images.split(5))
+    purifier.fit([images[:5], images[5:10], images[10:]])
     reference = sklearn.decomposition.PCA(10, svd_solver="full")
     other = torch.rand(3, 3, 32, 48, generator=generator("other"))
     reference.fit(cut(images, 8).astype(np.float64))

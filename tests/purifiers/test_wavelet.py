@@ -7,7 +7,6 @@ import pytest
 import pywt
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from jernih.purifiers import Wavelet
 from jernih.randomness import generator
@@ -36,7 +35,7 @@ def test_against_haar_from_its_definition(images: Tensor) -> None:
     for image, channel in np.ndindex(6, 3):
         small = np.argsort(-np.abs(flat[image, channel]))[round(0.2 * 1024) :]
         flat[image, channel, small] = 0
-    expected = (transform.T @ coefficients @ transform).clip(0, 1)
+    expected = transform.T @ coefficients @ transform
     np.testing.assert_allclose(restored, expected, atol=1e-5)
 
 
@@ -60,7 +59,7 @@ def test_sparse_images_come_back() -> None:
     parts = pywt.array_to_coeffs(values, places, output_format="wavedec2")
     made = torch.from_numpy(pywt.waverec2(parts, "sym4", mode="periodization"))
     # The constant 0.5 has 64 equal coefficients at the coarsest level.
-    images = 0.5 + made.clamp(-0.49, 0.49) if float(made.abs().max()) < 0.49 else 0.5 + made / 4
+    images = 0.5 + made / 4
     restored = Wavelet(levels=3, keep=(64 + 20) / 4096).restore(images)
     torch.testing.assert_close(restored, images, atol=1e-5, rtol=0)
     fewer = Wavelet(levels=3, keep=64 / 4096).restore(images)
@@ -68,7 +67,6 @@ def test_sparse_images_come_back() -> None:
 
 
 def test_the_energy_dropped_is_that_of_the_small_coefficients(images: Tensor) -> None:
-    images = 0.5 + 0.1 * functional.avg_pool2d(images, 3, 1, 1)  # so that nothing is clipped
     flat = pywt.coeffs_to_array(
         pywt.wavedec2(images.numpy(), "sym4", mode="periodization", level=2), axes=(-2, -1)
     )[0].reshape(6, 3, -1)
@@ -93,7 +91,7 @@ def test_levels_are_no_more_than_the_image_allows(images: Tensor) -> None:
 
 
 def test_gradients_pass_unchanged(images: Tensor) -> None:
-    inputs = images.round().requires_grad_(True)  # black and white: many values are clipped
+    inputs = images.clone().requires_grad_(True)
     weights = torch.rand(images.shape, generator=generator("weights"))
     (gradient,) = torch.autograd.grad((Wavelet()(inputs) * weights).sum(), inputs)
     assert torch.equal(gradient, weights)

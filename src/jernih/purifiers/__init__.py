@@ -3,6 +3,7 @@
 from jernih.purifiers.base import PURIFIERS, Purifier
 from jernih.purifiers.bit_depth import BitDepth
 from jernih.purifiers.conv_autoencoder import ConvAutoencoder
+from jernih.purifiers.deep_autoencoder import DeepAutoencoder
 from jernih.purifiers.denoising_autoencoder import DenoisingAutoencoder
 from jernih.purifiers.files import restore_purifier, save_purifier
 from jernih.purifiers.identity import Identity
@@ -19,6 +20,7 @@ __all__ = [
     "PURIFIERS",
     "BitDepth",
     "ConvAutoencoder",
+    "DeepAutoencoder",
     "DenoisingAutoencoder",
     "Identity",
     "Median",

@@ -34,7 +34,12 @@ class Purifier(Configured, nn.Module, ABC):
 
     def forward(self, images: Tensor) -> Tensor:
         """Restore images (N, 3, H, W) in [0, 1]; same shape and range."""
-        return self.restore(images).clamp(0, 1)
+        restored = self.restore(images)
+        if not restored.requires_grad:
+            return restored.clamp(0, 1)
+        # A clamp has no gradient where it acts, at the very bounds too: an attacker would see
+        # none on black and white pixels.
+        return straight_through(lambda raw: raw.clamp(0, 1), restored)
 
     @abstractmethod
     def restore(self, images: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class BitDepth(Purifier):
         super().__init__()
         if check_number("bits", bits, 1, 16) % 1:
             raise InputError("bits", "a whole number", bits)
-        self.highest = 2 ** int(bits) - 1
+        self.highest: int = 2 ** int(bits) - 1
 
     def restore(self, images: Tensor) -> Tensor:
         """Return the rounded images; gradients pass unchanged."""

@@ -51,8 +51,9 @@ class TotalVariation(Purifier):
 
     def _smoothed(self, images: Tensor) -> Tensor:
         smoothed = [
-            denoise_tv_chambolle(image, self.weight, self.tolerance, channel_axis=0)
+            denoise_tv_chambolle(  # type: ignore[no-untyped-call]
+                image, self.weight, self.tolerance, channel_axis=0
+            )
             for image in images.detach().cpu().numpy()
         ]
-        # Clipped here and not by the base alone, whose clamp would stop the gradient.
-        return torch.from_numpy(np.stack(smoothed).clip(0, 1)).to(images)
+        return torch.from_numpy(np.stack(smoothed)).to(images)

@@ -72,5 +72,4 @@ class Wavelet(Purifier):
         values[sizes < least_kept] = 0
         parts = pywt.array_to_coeffs(values, places, output_format="wavedec2")
         restored = pywt.waverec2(parts, self.wavelet, mode="periodization")
-        # Clipped here and not by the base alone, whose clamp would stop the gradient.
-        return torch.from_numpy(restored[..., :height, :width].clip(0, 1)).to(images)
+        return torch.from_numpy(restored[..., :height, :width]).to(images)
