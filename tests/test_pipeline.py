@@ -13,8 +13,11 @@ import jernih.pipeline.data
 import jernih.pipeline.model
 import jernih.pipeline.semma
 from jernih.assess import Assessment
+from jernih.assess.survey import Survey
+from jernih.attacks import Attack
+from jernih.cards import publish
 from jernih.pipeline import Pipeline, Reporter
-from jernih.storage import sha256_file
+from jernih.storage import read_json, sha256_file
 from jernih.types import Threat
 from jernih.validate import InputError
 from tests.helpers import small_run
@@ -49,7 +52,9 @@ def hashes(folder: Path) -> dict[str, str]:
     return {
         str(file.relative_to(folder)): sha256_file(file)
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and "tensorboard" not in file.parts and file.name != ".lock"
+        if file.is_file()
+        and not {"tensorboard", "measured"} & set(file.parts)
+        and file.name != ".lock"
     }
 
 
@@ -183,3 +188,106 @@ def test_what_cannot_work_is_said(tmp_path: Path) -> None:
     nowhere = Pipeline(small_run(tmp_path, **{"sample.source": source}))
     with pytest.raises(InputError, match="existing folder"):
         nowhere.sample()
+
+
+STUDY: dict[str, Any] = {
+    "model.attack_once": True,
+    "model.adversarial_training": {"attack": {"name": "fgsm", "eps": 0.02}, "share": 0.25},
+    "model.others": {
+        "Median 3×3": {"purifier": {"name": "median"}},
+        "components": {"purifier": {"name": "pca", "patch": 4, "components": 8}},
+        "set B": {
+            "purifier": {"name": "conv-autoencoder", "widths": [4]},
+            "training": {"epochs": 1, "batch_size": 8, "lr": 0.02},
+        },
+    },
+    "assess.surveys": [
+        {"title": "Sweep", "epsilons": [0.01, 0.05, 0.1, 0.2]},
+        {
+            "title": "Others",
+            "attack": {"name": "pgd", "steps": 3},
+            "epsilons": [0.2],
+            "knowledge": ["adaptive"],
+            "others": True,
+            "limit": 6,
+        },
+    ],
+    "assess.wanted_recall": {"positive": "b", "recall": 0.9},
+    "published": {
+        "study": "A study of stripes.",
+        "nearest": 0.5,
+        "notes": ["Stripes are not clinical."],
+        "figures": [
+            {"figure": "accuracy clean", "value": 0.9, "measure": "accuracy"},
+            {
+                "figure": "accuracy restored",
+                "value": 0.8,
+                "measure": "accuracy",
+                "which": "restored",
+                "eps": 0.2,
+            },
+        ],
+    },
+}
+
+
+def test_a_study_stands_beside_its_published_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = Notes()
+    pipeline = Pipeline(small_run(tmp_path, **STUDY), reporter=notes)
+    before = pipeline.run()
+    folder = tmp_path / "run"
+    assert "model/others/median-3-3" in notes.done()
+    assert set(pipeline.purifiers()) == {"main", "Median 3×3", "components", "set B"}
+    report = (folder / "assess/report.html").read_text(encoding="utf-8")
+    for words in (
+        "A study of stripes.",
+        "Stripes are not clinical.",
+        "(adaptive pgd-3, n = 6)",
+        "comes nearest to its attacked accuracy of 50.0 %",
+        "Decision threshold for b: the classifier",
+        "Decision threshold for b: the defended model",
+        "Layers of the purifier",
+        "drawn at random from 16",
+    ):
+        assert words in report.replace("\N{NO-BREAK SPACE}", " "), words
+    survey = Survey.load(folder / "assess/surveys/survey-2.json")
+    assert list(survey.purifiers) == ["main", "Median 3×3", "components", "set B"]
+    assert (folder / "assess/figures/survey-1.png").is_file()
+    assert (folder / "assess/figures/training-purifier set B.png").is_file()
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("nothing is attacked any more")
+
+    # Another note makes another report, but nothing is measured again for it.
+    monkeypatch.setattr(Attack, "sweep", refuse)
+    told = {**STUDY, "published": {**STUDY["published"], "notes": ["Another word."]}}
+    notes = Notes()
+    assert Pipeline(small_run(tmp_path, **told), reporter=notes).run() == before
+    assert notes.done() == ["assess"]
+    report = (tmp_path / "run/assess/report.html").read_text(encoding="utf-8")
+    assert "Another word." in report
+
+
+def test_weights_for_others_and_their_card(tmp_path: Path) -> None:
+    Pipeline(small_run(tmp_path)).run()
+    card = read_json(publish(tmp_path / "run", "classifier", "edges", folder=tmp_path / "weights"))
+    weights = tmp_path / "weights/edges.safetensors"
+    assert card["sha256"] == sha256_file(weights)
+    assert card["dtype"] == "float16"
+    assert card["data"]["images"]["test"] == {"a": 8, "b": 8}
+    assert [row["epoch"] for row in card["history"]] == [0, 1, 2]
+    told = {figure["threat"]: figure for figure in card["figures"]}
+    assert told["no attack"]["n"] == 16
+    assert set(told["oblivious fgsm, L∞ ≤ 0.2"]) >= {"accuracy", "low", "high", "n"}
+    changes = {
+        "model.classifier": {"name": "tests.helpers:edge_network", "weights": str(weights)},
+        "model.classifier_training": None,
+    }
+    again = Pipeline(small_run(tmp_path, **changes), out=tmp_path / "again")
+    again.run()
+    report = (tmp_path / "again/assess/report.html").read_text(encoding="utf-8")
+    assert "Curves of the training: training-classifier" in report
+    with pytest.raises(InputError, match="a folder with a trained purifier"):
+        publish(tmp_path, "purifier", "x")

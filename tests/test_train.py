@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import shutil
 from pathlib import Path
@@ -106,6 +107,26 @@ def test_interrupted_training_goes_on_to_the_same_end(
     assert history(found) == history(wanted)
     for a, b in zip(undisturbed.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_no_epoch_is_done_twice(
+    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs: list[int] = []
+    step = classifier_training._ClassifierTask.training_step
+
+    def noting(task: Any, batch: Any, batch_idx: int) -> Tensor:
+        epochs.append(task.current_epoch)
+        if len(epochs) == 9:  # the first step of the fifth epoch
+            raise KeyboardInterrupt
+        return step(task, batch, batch_idx)
+
+    monkeypatch.setattr(classifier_training._ClassifierTask, "training_step", noting)
+    worsening = settings(6, lr=40.0, optimizer="sgd")  # the best epoch is not the last
+    for _ in range(2):
+        with contextlib.suppress(KeyboardInterrupt):
+            fit_classifier(edges(), data, worsening, tmp_path / "run")
+    assert [epochs.count(epoch) for epoch in range(6)] == [2, 2, 2, 2, 3, 2]
 
 
 def test_class_weights_count(tmp_path: Path, data: TrainingData) -> None:

@@ -215,6 +215,38 @@ def list_units(
     out.print(table)
 
 
+@app.command(
+    help=_example(
+        "publish runs/mine classifier my-xception",
+        "Write a run's trained weights for others: float16, with a JSON card.",
+    )
+)
+def publish(
+    run_folder: Annotated[Path, typer.Argument(help="Folder of the run that trained them.")],
+    part: Annotated[str, typer.Argument(help="classifier or purifier.")],
+    name: Annotated[str, typer.Argument(help="Name of the files, without suffix.")],
+    folder: Annotated[Path, typer.Option("--folder", help="Where to put them.")] = Path("weights"),
+    command: Annotated[str, typer.Option("--command", help="What trained them.")] = "",
+    assessed: Annotated[
+        Path | None, typer.Option("--assessed", help="Run whose assessment gives the figures.")
+    ] = None,
+    notes: Annotated[str, typer.Option("--notes", help="What else a user should know.")] = "",
+) -> None:
+    from jernih.cards import publish as write_card
+
+    check_choice("part", part, ["classifier", "purifier"])
+    card = write_card(
+        run_folder,
+        "classifier" if part == "classifier" else "purifier",
+        name,
+        folder=folder,
+        command=command,
+        assessed=assessed,
+        notes=notes,
+    )
+    out.print(f"Card: {card}", soft_wrap=True)
+
+
 @app.command(help=_example("version", "Print the version."))
 def version() -> None:
     out.print(__version__, highlight=False)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -45,10 +46,25 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def write_weights(
-    path: str | os.PathLike[str], module: nn.Module, card: Mapping[str, Any] | None = None
+    path: str | os.PathLike[str],
+    module: nn.Module,
+    card: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Path:
-    """Write a module's parameters and buffers, atomically, with plain data in the header."""
+    """Write a module's parameters and buffers, atomically, with plain data in the header.
+
+    With ``dtype``, such as float16, floating-point tensors are stored in it.
+
+    Raises:
+        InputError: when a finite value is too large for ``dtype``.
+    """
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    if dtype is not None:
+        for name, value in state.items():
+            if value.is_floating_point():
+                state[name] = value.to(dtype)
+                if bool((state[name].isinf() & value.isfinite()).any()):
+                    raise InputError(f"dtype of {name}", "one that holds its values", dtype)
     with atomic_path(path) as temporary:
         save_file(state, temporary, metadata={"jernih": json.dumps(dict(card or {}))})
     return Path(path)

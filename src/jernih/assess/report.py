@@ -22,10 +22,24 @@ from jernih.assess.figures import (
     write_figures,
     write_training_curves,
 )
+from jernih.assess.figures.style import save_figure
+from jernih.assess.figures.sweep import draw_sweep
+from jernih.assess.operating_point import OperatingPoint
+from jernih.assess.published import ComparedFigure
 from jernih.assess.result import Assessment, Cell, Condition, PairedTest
-from jernih.assess.tables import SUMMARY_COLUMNS, summary_rows, write_tables
+from jernih.assess.survey import Survey
+from jernih.assess.tables import (
+    SUMMARY_COLUMNS,
+    summary_rows,
+    survey_frame,
+    survey_rows,
+    write_tables,
+)
 from jernih.storage import write_text
 from jernih.types import Threat
+
+SWEPT = 4
+"""A survey of at least so many threat models is drawn as curves."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,13 @@ class Background:
         histories: CSV files of training curves by what was trained.
         config: the run's settings as YAML.
         notes: sentences that a reader should know about the data or the run.
+        study: the publication that the run reproduces, if any.
+        compared: its figures beside the measured ones.
+        study_notes: what to know about them.
+        surveys: further measurements of accuracies.
+        thresholds: decision thresholds for a wanted recall, by which model they are for.
+        layers: tables of layers by what they are of.
+        areas: PNG files of the areas that mattered to the classifier, by caption.
     """
 
     title: str = "Assessment"
@@ -47,6 +68,13 @@ class Background:
     histories: Mapping[str, Path] = field(default_factory=dict)
     config: str = ""
     notes: Sequence[str] = ()
+    study: str = ""
+    compared: Sequence[ComparedFigure] = ()
+    study_notes: Sequence[str] = ()
+    surveys: Sequence[Survey] = ()
+    thresholds: Mapping[str, OperatingPoint] = field(default_factory=dict)
+    layers: Mapping[str, str] = field(default_factory=dict)
+    areas: Mapping[str, Path] = field(default_factory=dict)
 
 
 def write_report(
@@ -69,8 +97,17 @@ def write_report(
     write_tables(assessment, folder / "tables")
     figures = write_figures(assessment, folder / "figures")
     curves = write_training_curves(told.histories, folder / "figures")
+    sweeps = {}
+    for number, survey in enumerate(told.surveys, start=1):
+        survey.save(folder / "surveys" / f"survey-{number}.json")
+        frame = survey_frame(survey).to_csv(index=False, lineterminator="\n")
+        write_text(folder / "surveys" / f"survey-{number}.csv", frame)
+        if len(survey.threats) >= SWEPT:
+            path = folder / "figures" / f"survey-{number}.png"
+            title = f"{survey.title} ({survey.attack_name}, n = {survey.n})"
+            sweeps[survey.title] = save_figure(draw_sweep(survey, title), path)
     assessment.save(folder / "assessment.json")
-    return write_text(folder / "report.html", render(assessment, figures, curves, told))
+    return write_text(folder / "report.html", render(assessment, figures, curves, told, sweeps))
 
 
 def render(
@@ -78,6 +115,7 @@ def render(
     figures: Mapping[str, Path],
     curves: Mapping[str, Path],
     told: Background,
+    sweeps: Mapping[str, Path] | None = None,
 ) -> str:
     """Render the page; a view of the assessment that computes nothing of its own."""
     environment = Environment(
@@ -95,6 +133,7 @@ def render(
         inline=_inline,
         cell=_cell,
         steady=_steady,
+        percent=words.percent,
     )
     plots = [plot for plot in catalogue(assessment) if plot.key in figures]
     page = environment.get_template("report.html.j2").render(
@@ -108,6 +147,8 @@ def render(
         threats=[_Section.of(assessment, threat, plots) for threat in assessment.threats],
         figures=figures,
         curves=curves,
+        surveys=[(survey, *survey_rows(survey)) for survey in told.surveys],
+        sweeps=sweeps or {},
         named=lambda threat: words.format_threat(threat, assessment.attack),
     )
     return page + "\n"

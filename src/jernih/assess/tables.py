@@ -10,7 +10,8 @@ import pandas as pd
 
 from jernih.assess.observations import Observations
 from jernih.assess.result import Assessment, Condition, DetectionResult, Interval, Rate
-from jernih.assess.words import DASH, format_rate, format_threat
+from jernih.assess.survey import BARE, Survey
+from jernih.assess.words import DASH, format_rate, format_threat, percent
 from jernih.storage import write_text
 from jernih.types import Threat
 from jernih.validate import InputError
@@ -58,6 +59,61 @@ def summary_rows(assessment: Assessment) -> list[dict[str, str]]:
             _psnr(attacked), _psnr(restored), format_rate(found.tpr if found else None),
         ))  # fmt: skip
     return [dict(zip(SUMMARY_COLUMNS, row, strict=True)) for row in rows]
+
+
+def survey_rows(survey: Survey) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """A survey as headings and rows of text.
+
+    With many purifiers a row is a purifier and a column a threat model; with one, a row is a
+    threat model, and balanced accuracy and recalls stand beside the accuracies.
+    """
+    names = list(dict.fromkeys(row.purifier for row in survey.rows))
+    told = {name: "the classifier alone" if name == BARE else name for name in names}
+    threats = [None, *survey.threats]
+    if len(names) > 2:
+        headings = ("Purifier", *(format_threat(t, survey.attack_name) for t in threats))
+        table = [
+            (told[name], *(format_rate(r.accuracy if r else None) for r in found))
+            for name in names
+            for found in [[survey.row(name, threat) for threat in threats]]
+        ]
+        return headings, table
+    headings = ("Threat model",)
+    told = {name: "Classifier" if name == BARE else "Defended" for name in names}
+    classes = bool(survey.rows[0].recall)
+    extra = (": balanced accuracy", ": recalls") if classes else ()
+    for name in names:
+        headings += (f"{told[name]}: accuracy", *(f"{told[name]}{what}" for what in extra))
+    table = []
+    for threat in threats:
+        cells: tuple[str, ...] = (format_threat(threat, survey.attack_name),)
+        for name in names:
+            row = survey.row(name, threat)
+            cells += (format_rate(row.accuracy if row else None),)
+            if classes:
+                recalls = (
+                    ", ".join(f"{s.name} {percent(s.recall)}" for s in row.recall) if row else DASH
+                )
+                cells += (percent(row.balanced_accuracy) if row else DASH, recalls)
+        table.append(cells)
+    return headings, table
+
+
+def survey_frame(survey: Survey) -> pd.DataFrame:
+    """A survey as a table for programs: a row for each purifier and threat model."""
+    return pd.DataFrame(
+        {
+            "purifier": row.purifier,
+            **_threat(row.threat, survey.attack_name),
+            "n": row.n,
+            **_range("accuracy", row.accuracy),
+            "balanced_accuracy": row.balanced_accuracy,
+            **{f"recall_{scores.name}": scores.recall for scores in row.recall},
+            "top_prediction": row.top_prediction,
+            "top_share": row.top_share.value,
+        }
+        for row in survey.rows
+    )
 
 
 def detection_for(assessment: Assessment, threat: Threat) -> DetectionResult | None:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import torch
 
 from jernih.attacks import ATTACKS, Attack
+from jernih.cards import history_text, read_history
 from jernih.classifiers import Classifier, load_classifier, restore_classifier, save_classifier
 from jernih.config import Unit
 from jernih.data.explore import class_weights
 from jernih.pipeline.data import DataStages
 from jernih.pipeline.stages import digest, plain
 from jernih.randomness import generator
-from jernih.storage import read_json, write_json
+from jernih.storage import read_json, write_json, write_text
 from jernih.train import AdversarialTraining, TrainingData, fit_classifier
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,8 @@ class ClassifierStages(DataStages):
                         device=self.device,
                         show_progress=self.reporter.show_training_progress,
                     )
+                elif choice.weights is not None and (history := read_history(choice.weights)):
+                    write_text(folder / "history.csv", history_text(history))
                 save_classifier(classifier, folder / "classifier.safetensors")
         return restore_classifier(self.folder.path / "model/classifier/classifier.safetensors")
 

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import functools
-import shutil
 from pathlib import Path
+from typing import Any
 
+import torch
 import yaml
 
 from jernih.assess import Assessment, AssessmentPlan, Background, assess, write_report
+from jernih.assess.layers import layer_summary
+from jernih.assess.operating_point import OperatingPoint, operating_point
+from jernih.assess.published import lay_beside, nearest_bound
+from jernih.assess.survey import Survey, SurveyPlan, survey
 from jernih.data.modify import ImageDataset
 from jernih.defended import Defended
+from jernih.pipeline.areas import draw_areas
 from jernih.pipeline.model import ModelStages
-from jernih.storage import read_json, write_text
+from jernih.pipeline.stages import plain
+from jernih.storage import fingerprint, read_json, write_text
+from jernih.validate import check_choice
 
 
 class Pipeline(ModelStages):
@@ -43,9 +51,34 @@ class Pipeline(ModelStages):
     @functools.cached_property
     def _assess(self) -> Assessment:
         defended = self.model()
-        settings = self.config.assess
+        surveyed = any(choice.others for choice in self.config.assess.surveys)
+        purifiers = self.purifiers() if surveyed else {"main": self._purifier}
         dataset = self.modify()["test"]
-        plan = AssessmentPlan(
+        models = ["model/classifier", "model/purifier"]
+        if defended.detector is not None:
+            models.append("model/detector")
+        if surveyed:
+            models += [self.other_stage(name) for name in self.config.model.others]
+        key = self._key(
+            "test",
+            explore=self.folder.outputs("explore"),
+            assess=plain(self.config.assess),
+            plan=self._plan().describe(),
+            models=[self.folder.outputs(part) for part in models],
+            published=plain(self.config.published),
+            title=self.config.title,
+        )
+        with self._stage("assess", key) as folder:
+            if folder is not None:
+                assessment = self._measure(defended, dataset)
+                surveys = self._survey(defended, purifiers, dataset)
+                background = self._background(defended, assessment, surveys, folder)
+                write_report(assessment, folder, background)
+        return Assessment.load(self.folder.path / "assess" / "assessment.json")
+
+    def _plan(self) -> AssessmentPlan:
+        settings = self.config.assess
+        return AssessmentPlan(
             self._attack(),
             self.config.model.epsilons,
             settings.knowledge,
@@ -53,58 +86,128 @@ class Pipeline(ModelStages):
             settings.level,
             self.config.seed,
         )
-        parts = ["model/classifier", "model/purifier"]
-        if defended.detector is not None:
-            parts.append("model/detector")
-        key = self._key(
-            "test",
-            explore=self.folder.outputs("explore"),
-            plan=plan.describe(),
-            models=[self.folder.outputs(part) for part in parts],
-            title=self.config.title,
-        )
-        with self._stage("assess", key) as folder:
-            if folder is not None:
-                self._write_assessment(defended, dataset, plan, folder, key)
-        return Assessment.load(self.folder.path / "assess" / "assessment.json")
 
-    def _write_assessment(
-        self,
-        defended: Defended,
-        dataset: ImageDataset,
-        plan: AssessmentPlan,
-        folder: Path,
-        key: str,
-    ) -> None:
-        run = self.folder.path
-        paths = [str(record.path) for record in dataset.manifest.records]
-        assessment = assess(
+    def _parts(self, name: str, *stages: str) -> tuple[Path, str]:
+        """The folder of measured batches, kept for the next report, and what they depend on."""
+        key = self._key("test", models=[self.folder.outputs(stage) for stage in stages])
+        return self.folder.path / "measured" / name, key
+
+    def _measure(self, defended: Defended, dataset: ImageDataset) -> Assessment:
+        stages = ["model/classifier", "model/purifier"]
+        if defended.detector is not None:
+            stages.append("model/detector")
+        parts, key = self._parts("assess", *stages)
+        return assess(
             defended,
             dataset,
-            paths,
-            plan,
-            parts=folder / "parts",
+            [str(record.path) for record in dataset.manifest.records],
+            self._plan(),
+            parts=parts,
             key=key,
             progress=self.reporter.progress("assess"),
             meta={"title": self.config.title},
         )
+
+    def _survey(
+        self, defended: Defended, purifiers: dict[str, Any], dataset: ImageDataset
+    ) -> list[Survey]:
+        found = []
+        settings = self.config.assess
+        for choice in settings.surveys:
+            chosen = purifiers if choice.others else {"main": purifiers["main"]}
+            stages = ["model/classifier", "model/purifier"]
+            stages += [self.other_stage(name) for name in chosen if name != "main"]
+            plan = SurveyPlan(
+                choice.title,
+                AssessmentPlan(
+                    self._attack(choice.attack),
+                    choice.epsilons,
+                    choice.knowledge,
+                    settings.batch_size,
+                    settings.level,
+                    self.config.seed,
+                ),
+                choice.limit,
+            )
+            name = fingerprint([plan.assessment.describe(), choice.limit, sorted(chosen)])[:16]
+            parts, key = self._parts(name, *stages)
+            found.append(
+                survey(
+                    defended.classifier,
+                    {n: p.to(self.device).eval() for n, p in chosen.items()},
+                    dataset,
+                    plan,
+                    parts=parts,
+                    key=key,
+                    progress=self.reporter.progress(choice.title),
+                )
+            )
+        return found
+
+    def _background(
+        self, defended: Defended, assessment: Assessment, surveys: list[Survey], folder: Path
+    ) -> Background:
+        run = self.folder.path
         exploration = read_json(run / "explore" / "explore.json")
         pictures = {name: run / "explore" / file for name, file in exploration["figures"].items()}
         pictures["augmented training images"] = run / "modify" / "augmented.png"
-        histories = {
-            name: file
-            for name in ("classifier", "purifier")
-            if (file := run / "model" / name / "history.csv").is_file()
-        }
-        background = Background(
+        stages = {"classifier": "model/classifier", "purifier": "model/purifier"}
+        stages |= {f"purifier {n}": self.other_stage(n) for n in self.config.model.others}
+        published = self.config.published
+        nearest = nearest_bound(published, surveys) if published else None
+        size = self.config.modify.size
+        return Background(
             title=self.config.title,
             data=exploration,
             pictures=pictures,
-            histories=histories,
+            histories={
+                name: file
+                for name, stage in stages.items()
+                if (file := run / stage / "history.csv").is_file()
+            },
             config=self._config_text(),
+            study=published.study if published else "",
+            compared=lay_beside(published, assessment, surveys) if published else (),
+            study_notes=[*([nearest] if nearest else []), *(published.notes if published else ())],
+            surveys=surveys,
+            thresholds=self._thresholds(defended, assessment),
+            layers={
+                "classifier": layer_summary(defended.classifier, size),
+                "purifier": layer_summary(defended.purifier, size),
+            },
+            areas=draw_areas(defended.classifier, assessment, folder / "figures"),
         )
-        write_report(assessment, folder, background)
-        shutil.rmtree(folder / "parts")
+
+    def _thresholds(self, defended: Defended, assessment: Assessment) -> dict[str, OperatingPoint]:
+        """Decision thresholds for the wanted recall, of the classifier alone and defended."""
+        wanted = self.config.assess.wanted_recall
+        seen = assessment.observations
+        if wanted is None or seen is None:
+            return {}
+        classes = defended.classifier.classes
+        check_choice("assess.wanted_recall.positive", wanted.positive, classes[1:2])
+        bare, through, labels = [], [], []
+        with torch.no_grad():
+            for images, label in self._batches("val", "threshold"):
+                bare.append(defended.classifier(images).softmax(1)[:, 1].cpu())
+                through.append(defended(images).softmax(1)[:, 1].cpu())
+                labels.append(label.cpu())
+        positive = torch.cat(labels).numpy() == 1
+        return {
+            name: operating_point(
+                torch.cat(found).double().numpy(),
+                positive,
+                seen[field],
+                seen["label"] == 1,
+                classes=(classes[0], classes[1]),
+                wanted_recall=wanted.recall,
+                level=self.config.assess.level,
+            )
+            for name, found, field in (
+                ("the classifier", bare, "clean_prob1"),
+                ("the defended model", through, "purified_prob1"),
+            )
+        }
 
     def _config_text(self) -> str:
         return yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)

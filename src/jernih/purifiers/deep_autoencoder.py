@@ -77,8 +77,11 @@ class DeepAutoencoder(Purifier):
         for layer in self.layers:
             if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
                 # A transposed convolution keeps its inputs in the dimension of others' outputs.
-                fan = "fan_in" if isinstance(layer, nn.Conv2d) else "fan_out"
-                nn.init.kaiming_normal_(layer.weight, mode=fan, nonlinearity="relu")
+                nn.init.kaiming_normal_(
+                    layer.weight,
+                    mode="fan_in" if isinstance(layer, nn.Conv2d) else "fan_out",
+                    nonlinearity="relu",
+                )
 
     def restore(self, images: Tensor) -> Tensor:
         """Return the reconstruction."""

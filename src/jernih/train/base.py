@@ -135,13 +135,16 @@ def fit(
     last = checkpoints / "last.ckpt"
     if not last.is_file():
         history.unlink(missing_ok=True)
-    best = ModelCheckpoint(
-        checkpoints, "best", monitor="val_loss", save_last=True, save_on_train_epoch_end=True
+    best = ModelCheckpoint(checkpoints, "best", monitor="val_loss", save_on_train_epoch_end=True)
+    # `save_last` would write only when the best one changes, and lose the epochs since then.
+    latest = ModelCheckpoint(
+        checkpoints, "last", save_on_train_epoch_end=True, enable_version_counter=False
     )
     callbacks: list[Callback] = [
         _History(history),
         EarlyStopping("val_loss", patience=settings.patience, check_finite=True),
         best,
+        latest,
     ]
     if show_progress:
         callbacks.append(_Bar(leave=True))
