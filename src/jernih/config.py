@@ -64,6 +64,7 @@ class Explore(Section):
     """What to look for in the images, and what to do about unequal classes."""
 
     drop: tuple[str, ...] | None = None
+    keep: tuple[Literal["train", "val", "test"], ...] = ()
     imbalance: Literal["weights", "augment", "none"] = "weights"
 
 

@@ -232,6 +232,19 @@ def test_only_the_reasons_asked_for_lead_to_leaving_out(phantoms: Manifest, tmp_
     assert len(exploration.clean(phantoms)) == len(phantoms) - 1
 
 
+def test_a_kept_split_loses_nothing_that_can_be_read(tmp_path: Path) -> None:
+    paths = [picture(tmp_path / split / "1.png", 1) for split in ("train", "test")]
+    twin = picture(tmp_path / "test" / "2.png", 1)
+    broken = tmp_path / "test" / "3.png"
+    broken.write_bytes(b"no picture")
+    records = [record(path, split=path.parent.name) for path in (*paths, twin, broken)]
+    manifest = manifest_of(records)
+    found = explore(manifest, tmp_path / "out", checks=Checks(keep=("test",)))
+    dropped = {Path(d.path).relative_to(tmp_path) for d in found.defects if d.dropped}
+    assert dropped == {Path("train/1.png"), Path("test/3.png")}
+    assert len(found.defects) == 3
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

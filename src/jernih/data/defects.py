@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from jernih.data.images import UnreadableImage, read_image
-from jernih.data.manifest import Manifest, Record
+from jernih.data.manifest import SPLITS, Manifest, Record
 from jernih.validate import check_choice, check_number
 
 REASONS = (
@@ -72,6 +72,8 @@ class Checks:
         low_information: threshold of the entropy of grey levels, tens of bits; lowest: 0.60, 0.36.
         near_bits: most bits in which the hashes of near duplicates differ, of 256.
         drop: the reasons for which images are left out; the others are only listed.
+        keep: the splits of which no readable image is left out: a published test split has to
+            stay whole to be compared with.
 
     Raises:
         InputError: for an unknown reason or a threshold out of range.
@@ -83,6 +85,7 @@ class Checks:
     low_information: float = 0.3
     near_bits: int = 16
     drop: Sequence[str] = REASONS
+    keep: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for name in ("blurry", "dark", "light", "low_information"):
@@ -90,6 +93,8 @@ class Checks:
         check_number("checks.near_bits", self.near_bits, 0, _HASH_SIDE**2)
         for reason in self.drop:
             check_choice("explore.drop", reason, REASONS)
+        for split in self.keep:
+            check_choice("explore.keep", split, SPLITS)
 
 
 @dataclass(frozen=True)
@@ -142,7 +147,8 @@ def find_defects(
 
 
 def _defect(record: Record, reason: str, detail: str, checks: Checks) -> Defect:
-    dropped = reason in checks.drop
+    spared = record.split in checks.keep and reason != "unreadable"
+    dropped = reason in checks.drop and not spared
     return Defect(str(record.path), record.split, record.label, reason, detail, dropped)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from jernih.data.defects import Checks
+from jernih.data.defects import REASONS, Checks
 from jernih.data.explore import Exploration, explore
 from jernih.data.manifest import Manifest
 from jernih.data.modify import Augment, ImageDataset, Prepare, augmentation_figure
@@ -66,11 +66,16 @@ class DataStages(Stages):
         manifest = self.sample()
         settings = self.config.explore
         key = self.folder.key(
-            {"drop": plain(settings)["drop"], "sample": self.folder.outputs("sample")}
+            {
+                "drop": settings.drop,
+                "keep": settings.keep,
+                "sample": self.folder.outputs("sample"),
+            }
         )
         with self._stage("explore", key) as folder:
             if folder is not None:
-                checks = Checks() if settings.drop is None else Checks(drop=settings.drop)
+                reasons = REASONS if settings.drop is None else settings.drop
+                checks = Checks(drop=reasons, keep=settings.keep)
                 explore(manifest, folder, checks=checks, progress=self.reporter.progress("explore"))
         return Exploration.load(self.folder.path / "explore")
 

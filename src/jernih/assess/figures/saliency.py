@@ -1,4 +1,4 @@
-"""Images with the areas that mattered to the classifier laid over them."""
+"""Images under heatmaps of the areas that mattered to the classifier."""
 
 from __future__ import annotations
 
@@ -11,21 +11,27 @@ from matplotlib.figure import Figure
 from jernih.assess.figures.style import COLOURS, new_figure
 from jernih.assess.observations import Array
 from jernih.assess.words import percent
+from jernih.validate import InputError
+
+KINDS = ("clean", "attacked", "restored")
+
+OPACITY = 0.65
+"""Of the heatmap where it is highest; where it is 0 the image shows unchanged."""
 
 Answer = tuple[str, float, bool]
 """The predicted class, its confidence, and whether it is right."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SaliencyRow:
-    """One image, clean, attacked and restored.
+    """One example: an image clean, attacked and restored.
 
     Attributes:
         case: why it is shown.
         true: its class.
-        images: the three images (3, 3, H, W) in [0, 1].
-        maps: what mattered in each (3, H, W) in [0, 1].
-        answers: what the classifier said of each.
+        images: the three images, (3, 3, H, W) in [0, 1].
+        maps: what mattered in each, (3, H, W) in [0, 1].
+        answers: the predicted class of each, its confidence, and whether it is right.
     """
 
     case: str
@@ -36,27 +42,34 @@ class SaliencyRow:
 
 
 def draw_important_areas(rows: Sequence[SaliencyRow], title: str) -> Figure:
-    """Rows of clean, attacked and restored images under heatmaps of what mattered."""
-    figure = new_figure(6.6, 0.7 + 2.3 * len(rows), title)
+    """Rows of clean, attacked and restored images with what mattered in them, and predictions.
+
+    Raises:
+        InputError: when there are no rows, or a row has other than three of everything.
+    """
+    if not rows:
+        raise InputError("rows", "at least one", "none")
+    figure = new_figure(6.4, 0.7 + 2.3 * len(rows), title)
     grid = figure.subplots(len(rows), 3, squeeze=False)
     for axes, row in zip(grid, rows, strict=True):
-        for panel, image, heat, kind, (name, confidence, right) in zip(
-            axes,
-            row.images,
-            row.maps,
-            ("clean", "attacked", "restored"),
-            row.answers,
-            strict=True,
+        counts = len(row.images), len(row.maps), len(row.answers)
+        if counts != (3, 3, 3):
+            raise InputError(f"row {row.case!r}", "three images, maps and answers", counts)
+        for panel, image, heat, kind, (predicted, confidence, right) in zip(
+            axes, row.images, row.maps, KINDS, row.answers, strict=True
         ):
-            grey = np.clip(image, 0, 1).mean(0)
-            panel.imshow(grey, cmap="gray", vmin=0, vmax=1)
-            panel.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.15 + 0.5 * heat)
+            panel.imshow(np.clip(image.transpose(1, 2, 0), 0, 1), interpolation="nearest")
+            panel.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=OPACITY * np.clip(heat, 0, 1))
             panel.set_title(
-                f"{kind}: {name[:18]} {'✓' if right else '✗'}\n{percent(confidence)} sure",
+                f"{kind}: {_short(predicted)} {'✓' if right else '✗'}\n{percent(confidence)} sure",
                 fontsize=7.5,
                 color="black" if right else COLOURS["attacked"],
             )
             panel.set_xticks([])
             panel.set_yticks([])
-        axes[0].set_ylabel(f"{row.case}\n(true: {row.true[:18]})", fontsize=6.5)
+        axes[0].set_ylabel(f"{row.case}\n(true: {_short(row.true)})", fontsize=6.5)
     return figure
+
+
+def _short(name: str, most: int = 18) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
