@@ -256,6 +256,7 @@ def test_a_study_stands_beside_its_published_figures(
     assert list(survey.purifiers) == ["main", "Median 3×3", "components", "set B"]
     assert (folder / "assess/figures/survey-1.png").is_file()
     assert (folder / "assess/figures/training-purifier set B.png").is_file()
+    assert (folder / "assess/figures/training-purifiers.png").is_file()
 
     def refuse(*_: Any, **__: Any) -> None:
         raise RuntimeError("nothing is attacked any more")

@@ -54,7 +54,7 @@ def test_the_wanted_recall_is_reached_by_no_larger_threshold(
 def test_brute_force_over_all_thresholds(dtype: type) -> None:
     rng = np.random.default_rng(0)
     positive = rng.random(100) < 0.3
-    scores = np.round(rng.beta(2, 2, 100) + 0.2 * positive, 2).clip(0, 1).astype(dtype)
+    scores: Array = np.round(rng.beta(2, 2, 100) + 0.2 * positive, 2).clip(0, 1).astype(dtype)
     count = int(positive.sum())
     for wanted in (0.01, 0.07, 0.5, 0.9, 0.95, 0.98, 1.0, *(k / count for k in range(1, count))):
         reached = [float(t) for t in np.unique(scores) if recall(scores, positive, t) >= wanted]
@@ -108,7 +108,9 @@ def test_there_and_back_through_json() -> None:
     text = json.dumps(point.to_dict(), allow_nan=False)
     assert OperatingPoint.from_dict(json.loads(text)) == point
     with pytest.raises(InputError, match=r"operating point chosen\.n: .* layout"):
-        OperatingPoint.from_dict({**point.to_dict(), "chosen": {**point.to_dict()["chosen"], "n": "x"}})
+        OperatingPoint.from_dict(
+            {**point.to_dict(), "chosen": {**point.to_dict()["chosen"], "n": "x"}}
+        )
 
 
 def scored(test: list[float], wanted: float = 1.0) -> OperatingPoint:

@@ -55,4 +55,4 @@ def test_refuses_other_layouts(options: dict[str, Any], named: str) -> None:
 
 def test_refuses_odd_sides(images: Tensor) -> None:
     with pytest.raises(InputError, match="multiples of 2"):
-        DeepAutoencoder(widths=(4,) * 10)(images[..., :31])
+        DeepAutoencoder(widths=(4,) * 10, strides=(2,) + (1,) * 9)(images[..., :31])

@@ -15,6 +15,9 @@ from jernih.validate import InputError, check_images, check_logits, nearest
 BATCH = 16
 """Images that pass the network at once."""
 
+_NO_MAPS = (nn.Dropout, nn.Softmax)
+"""Layers that change no map in evaluation, but that attention puts its square matrices through."""
+
 
 def important_areas(
     classifier: Classifier,
@@ -35,9 +38,9 @@ def important_areas(
         images: images (N, 3, H, W) in [0, 1].
         targets: the class to ask about for each image, int64 (N,); by default the predicted one.
         layer: name of the module within ``classifier.network`` whose output (N, C, h, w) is
-            looked at; by default the last one without parts of its own that has such an output
-            larger than 1 × 1. An output whose sides do not match those of the image (tokens,
-            channels last) does not count.
+            looked at; by default the last to finish with such an output larger than 1 × 1. An
+            output without the proportions of the image (tokens, channels last) does not count,
+            so in a transformer it is often the first layer that is found.
 
     Returns:
         float32 (N, H, W) in [0, 1], each image scaled by its own maximum; all 0 where nothing
@@ -113,13 +116,13 @@ def _copy(classifier: Classifier) -> Classifier:
 
 
 def _find_layer(classifier: Classifier, image: Tensor, name: str | None) -> nn.Module:
-    modules = {
+    modules: dict[str, nn.Module] = {
         found: module
         for found, module in classifier.network.named_modules(remove_duplicate=name is None)
         if found and not isinstance(module, torch.jit.ScriptModule)  # which takes no hooks
     }
     if name is None:
-        watched = {found: module for found, module in modules.items() if not any(module.children())}
+        watched = {f: module for f, module in modules.items() if not isinstance(module, _NO_MAPS)}
     elif name in modules:
         watched = {name: modules[name]}
     else:
@@ -140,7 +143,7 @@ def _find_layer(classifier: Classifier, image: Tensor, name: str | None) -> nn.M
 def _last_outputs(
     classifier: Classifier, image: Tensor, modules: dict[str, nn.Module]
 ) -> dict[str, Any]:
-    """What each module gave when it was last called, in the order of these calls."""
+    """What each module gave when it was last called, in the order in which they finished."""
     outputs: dict[str, Any] = {}
 
     def note(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
@@ -164,7 +167,7 @@ def _are_maps(output: Any, image: Tensor) -> bool:
     rows, columns = output.shape[-2:]
     # Rounding may take a row or two from one side of an oblong image and not from the other.
     slack = 0.0 if height == width else 2 / min(height, width)
-    return rows * columns > 1 and abs(rows / height - columns / width) <= slack
+    return len(output) == 1 and rows * columns > 1 and abs(rows / height - columns / width) <= slack
 
 
 def _check_targets(targets: Tensor, count: int, classes: int) -> None:
