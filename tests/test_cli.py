@@ -22,7 +22,9 @@ from jernih.attacks import ATTACKS
 from jernih.data.sources import SOURCES
 from tests.helpers import small_run
 
-COMMANDS = ["run", "sample", "explore", "modify", "model", "assess", "list", "version"]
+COMMANDS = [
+    "run", "sample", "explore", "modify", "model", "assess", "list", "publish", "version",
+]  # fmt: skip
 
 
 def call(
@@ -93,6 +95,19 @@ def test_stages_and_run(config: Path, tmp_path: Path, jernih_command: Any) -> No
     assert "adaptive fgsm" in out
     assert str(tmp_path / "run/assess/report.html") in out
     assert err.count("✓ (before)") == 8
+
+
+def test_publish(config: Path, tmp_path: Path, jernih_command: Any) -> None:
+    assert jernih_command("run", str(config))[0] == 0
+    run, weights = str(tmp_path / "run"), tmp_path / "weights"
+    code, out, _ = jernih_command("publish", run, "purifier", "mine", "--folder", str(weights))
+    assert code == 0
+    assert "mine.json" in out
+    assert sorted(path.name for path in weights.iterdir()) == ["mine.json", "mine.safetensors"]
+    wrong = jernih_command("publish", run, "purifyer", "mine")
+    assert "one of 'classifier', 'purifier'" in error_of(wrong)
+    nowhere = jernih_command("publish", str(tmp_path / "none"), "classifier", "mine")
+    assert "a folder with a trained classifier" in error_of(nowhere)
 
 
 def test_own_module_in_the_current_folder(

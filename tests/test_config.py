@@ -58,7 +58,7 @@ def test_overrides(tmp_path: Path) -> None:
         ("model.attack.name=fgms", r"nearest: 'fgsm'"),
         ("model.attack.stepsize=1", "option of attack 'fgsm'"),
         ("model.attack.targeted=true", "runs train and measure untargeted"),
-        ("model.purifier.name=autoencoder", r"nearest: 'conv-autoencoder'"),
+        ("model.purifier.name=conv-autoencode", r"nearest: 'conv-autoencoder'"),
         ("model.detector.name=reconstruction", r"nearest: 'reconstruction-error'"),
         ("sample.source.name=folders", r"nearest: 'folder'"),
         ("sample.source={name: folder, paht: x}", r"nearest: 'path'"),
@@ -92,3 +92,46 @@ def test_files_that_are_no_configs(tmp_path: Path) -> None:
         load_config(tmp_path / "binary.yaml")
     (tmp_path / "empty.yaml").write_text("")
     assert load_config(tmp_path / "empty.yaml") == RunConfig()
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_config_may_extend_another(tmp_path: Path) -> None:
+    write(
+        tmp_path / "base.yaml",
+        "seed: 3\nmodify: {size: 64, flip: 0}\nmodel:\n  purifier: {name: skip-vae, latent: 4}\n"
+        "  attack: {name: pgd, steps: 7}\n",
+    )
+    over = write(
+        tmp_path / "over.yaml",
+        "extends: base.yaml\nmodify: {size: 32}\nmodel:\n  purifier: {name: identity}\n"
+        "  attack: {restarts: 2}\n  purifier_training: null\n",
+    )
+    config = load_config(over, ["modify.flip=0.25"])
+    assert (config.seed, config.modify.size, config.modify.flip) == (3, 32, 0.25)
+    assert (config.model.purifier.name, config.model.purifier.options) == ("identity", {})
+    assert config.model.attack.options == {"steps": 7, "restarts": 2}
+    assert config.model.purifier_training is None
+
+
+def test_configs_that_extend_each_other_or_nothing(tmp_path: Path) -> None:
+    first = write(tmp_path / "first.yaml", "extends: second.yaml\n")
+    write(tmp_path / "second.yaml", "extends: first.yaml\n")
+    with pytest.raises(InputError, match="do not extend each other"):
+        load_config(first)
+    with pytest.raises(InputError, match="existing YAML file"):
+        load_config(write(tmp_path / "lost.yaml", "extends: nowhere.yaml\n"))
+
+
+def test_units_of_every_section_are_checked() -> None:
+    for override, message in (
+        ("model.others={x: {purifier: {name: jpg}}}", "nearest: 'jpeg'"),
+        ("model.adversarial_training={attack: {name: pdg}}", "nearest: 'pgd'"),
+        ("assess.surveys=[{title: t, epsilons: [0.1], attack: {name: fgsm, step: 1}}]", "'fgsm'"),
+        ("published={study: s, figures: []}", "published.figures"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_config(None, [override])

@@ -143,12 +143,12 @@ def _find_layer(classifier: Classifier, image: Tensor, name: str | None) -> nn.M
 def _last_outputs(
     classifier: Classifier, image: Tensor, modules: dict[str, nn.Module]
 ) -> dict[str, Any]:
-    """What each module gave when it was last called, in the order in which they finished."""
+    """What each module gave when it was last called, without the values, in this order."""
     outputs: dict[str, Any] = {}
 
     def note(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         outputs.pop(name, None)
-        outputs[name] = output
+        outputs[name] = output.to("meta") if isinstance(output, Tensor) else None
 
     hooks = [module.register_forward_hook(partial(note, name)) for name, module in modules.items()]
     try:

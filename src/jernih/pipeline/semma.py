@@ -193,6 +193,8 @@ class Pipeline(ModelStages):
                 through.append(defended(images).softmax(1)[:, 1].cpu())
                 labels.append(label.cpu())
         positive = torch.cat(labels).numpy() == 1
+        if not all(0 < p.sum() < len(p) for p in (positive, seen["label"] == 1)):
+            return {}  # without images of both classes there is nothing to choose
         return {
             name: operating_point(
                 torch.cat(found).double().numpy(),
