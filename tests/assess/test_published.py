@@ -45,6 +45,9 @@ def test_shares_and_counts() -> None:
     assert (clean.published, clean.difference, clean.adaptive) == ("93.0 %", "+7.0 points", "–")
     assert clean.measured.startswith("100.0 % [")
     assert clean.threat == "no attack, n = 10"
+    assert share.beside.startswith("balanced 20.0 % [")
+    assert share.beside.endswith("recall dark 20.0 %, bright 20.0 %")
+    assert wrong.beside == "–"
     assert (share.published, share.difference) == ("25.0 %", "-5.0 points")
     assert share.threat == "oblivious fgsm, L∞ ≤ 4/255, n = 10"
     assert (wrong.published, wrong.difference) == ("7", "+1")

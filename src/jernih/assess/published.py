@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 from jernih.assess.result import Assessment, ClassScores, Condition, Rate
 from jernih.assess.survey import Survey, SurveyRow
-from jernih.assess.words import DASH, format_eps, format_rate, format_threat, percent
+from jernih.assess.words import (
+    DASH,
+    by_class,
+    format_eps,
+    format_rate,
+    format_threat,
+    percent,
+)
 from jernih.config import Published, PublishedFigure
 from jernih.types import Threat
 from jernih.validate import InputError
@@ -24,6 +31,8 @@ class ComparedFigure:
         published: its value there.
         measured: its counterpart here, with an interval where it is a share of images.
         difference: measured less published, in the figure's own unit.
+        beside: for accuracies in a label space of at most twelve: balanced accuracy and the recall
+            of each class, since accuracy alone misleads where classes are unequal.
         threat: under which threat model it was measured, and on how many images.
         adaptive: for restored images: accuracy when the attack goes through the purifier, by the
             strongest attack that was run so; which and on how many images.
@@ -33,6 +42,7 @@ class ComparedFigure:
     published: str
     measured: str
     difference: str
+    beside: str
     threat: str
     adaptive: str
 
@@ -103,6 +113,7 @@ def _compare(
         published=shown,
         measured=text,
         difference=f"{difference:+.{digits}f}{unit}",
+        beside=by_class(condition) if figure.measure == "accuracy" else DASH,
         threat=f"{format_threat(threat, assessment.attack)}, n = {condition.n}",
         adaptive=_adaptive(figure, assessment, surveys),
     )

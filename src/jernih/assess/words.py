@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jernih.assess.result import Assessment, Interval, Rate
+from jernih.assess.result import Assessment, Condition, Interval, Rate
 from jernih.types import Norm, Threat
 
 DASH = "–"
@@ -59,6 +59,14 @@ def format_interval(interval: Interval | None, *, as_percent: bool = True) -> st
     if interval.low is None or interval.high is None:
         return text
     return f"{text} [{scale * interval.low:.{digits}f}, {scale * interval.high:.{digits}f}]"
+
+
+def by_class(condition: Condition) -> str:
+    """Balanced accuracy and recalls in a few words; a dash with more than twelve classes."""
+    if len(condition.per_class) > 12:
+        return DASH
+    recalls = ", ".join(f"{scores.name} {percent(scores.recall)}" for scores in condition.per_class)
+    return f"balanced {format_interval(condition.balanced_accuracy)}; recall {recalls}"
 
 
 def format_number(value: float | None, digits: int = 3) -> str:
