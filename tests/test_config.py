@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jernih.config import RunConfig, load_config
+from jernih.config import RunConfig, Training, load_config
 from jernih.validate import InputError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -103,18 +103,20 @@ def test_a_config_may_extend_another(tmp_path: Path) -> None:
     write(
         tmp_path / "base.yaml",
         "seed: 3\nmodify: {size: 64, flip: 0}\nmodel:\n  purifier: {name: skip-vae, latent: 4}\n"
-        "  attack: {name: pgd, steps: 7}\n",
+        "  attack: {name: pgd, steps: 7}\n  classifier_training: {lr: 0.5}\n",
     )
     over = write(
         tmp_path / "over.yaml",
         "extends: base.yaml\nmodify: {size: 32}\nmodel:\n  purifier: {name: identity}\n"
-        "  attack: {restarts: 2}\n  purifier_training: null\n",
+        "  attack: {restarts: 2}\n  purifier_training: null\n"
+        "model.classifier_training: {epochs: 2}\n",
     )
     config = load_config(over, ["modify.flip=0.25"])
     assert (config.seed, config.modify.size, config.modify.flip) == (3, 32, 0.25)
     assert (config.model.purifier.name, config.model.purifier.options) == ("identity", {})
     assert config.model.attack.options == {"steps": 7, "restarts": 2}
     assert config.model.purifier_training is None
+    assert config.model.classifier_training == Training(epochs=2)
 
 
 def test_configs_that_extend_each_other_or_nothing(tmp_path: Path) -> None:

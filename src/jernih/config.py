@@ -238,7 +238,8 @@ def load_config(
 
     Args:
         path: a YAML file; None for the embedded default. With ``extends: other.yaml`` it holds
-            only what differs from that file beside it.
+            only what differs from that file beside it: sections are merged key by key, a dotted
+            key such as ``model.others`` replaces the whole.
         overrides: settings such as ``"sample.source.path=/data"``; the value is read as YAML.
 
     Raises:
@@ -272,7 +273,12 @@ def _read(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     base = file.parent / str(extended)
     if base.resolve() in above:
         raise InputError(f"config {file}", "files that do not extend each other", str(extended))
-    return _merged(_read(base, (*above, file.resolve())), data)
+    whole = {key: value for key, value in data.items() if "." in str(key)}
+    rest = {key: value for key, value in data.items() if key not in whole}
+    merged = _merged(_read(base, (*above, file.resolve())), rest)
+    for key, value in whole.items():
+        _put(merged, str(key), value, f"config {file}: {key}")
+    return merged
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -295,14 +301,19 @@ def _apply(data: dict[str, Any], override: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise InputError(f"--set {key}", "a YAML value", error) from None
-    *parents, last = key.strip().split(".")
+    _put(data, key.strip(), value, f"--set {key}")
+
+
+def _put(data: dict[str, Any], key: str, value: Any, told: str) -> None:
+    """Set what a dotted key names, in place of whatever is there."""
+    *parents, last = key.split(".")
     place = data
     for parent in parents:
         inner = place.get(parent)
         if inner is None:
             inner = place[parent] = {}
         if not isinstance(inner, dict):
-            raise InputError(f"--set {key}", f"a key that has keys below it at {parent!r}", inner)
+            raise InputError(told, f"a key that has keys below it at {parent!r}", inner)
         place = inner
     place[last] = value
 

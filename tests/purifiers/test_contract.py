@@ -130,6 +130,25 @@ def test_skip_vae_divergence_against_torch(images: Tensor) -> None:
     torch.testing.assert_close(difference, expected, rtol=1e-3, atol=1e-6)
 
 
+@torch.no_grad()
+def test_skip_vae_compressed_keeps_what_matters(images: Tensor) -> None:
+    with seeded("compress"):
+        whole = SkipVAE(image_size=32, widths=(4, 8, 8), latent=4).eval()
+    many = torch.rand(40, 3, 32, 32, generator=generator("many"))
+    same = whole.compressed(4, [many[:16], many[16:]])
+    torch.testing.assert_close(same(images), whole(images), atol=1e-5, rtol=0)
+    errors = [
+        float((whole.compressed(k, [many])(many) - whole(many)).square().mean()) for k in (1, 2, 4)
+    ]
+    assert errors[0] > errors[1] > errors[2]
+    small = whole.compressed(1, [many])
+    assert (small.options["latent"], small.training) == (1, False)
+    assert small.mean.weight.shape == (1, 8 * 8 * 8)
+    for latent, given in ((0, many), (5, many), (4, many[:4])):
+        with pytest.raises(InputError, match="latent"):
+            whole.compressed(latent, [given])
+
+
 def test_foreign_weights_are_refused(tmp_path: Path) -> None:
     save_classifier(tiny_classifier(), tmp_path / "c.safetensors")
     with pytest.raises(InputError, match="save_purifier wrote"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import torch
@@ -90,6 +90,45 @@ class SkipVAE(Purifier):
         restored = self._decode(top, middle, mean + noise * (0.5 * log_variance).exp())
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
         return functional.mse_loss(restored, clean) + self.beta * divergence / clean[0].numel()
+
+    @torch.no_grad()
+    def compressed(self, latent: int, batches: Iterable[Tensor]) -> SkipVAE:
+        """The same autoencoder with a smaller latent space, without training.
+
+        The latent means of the given images are projected on their ``latent`` principal
+        directions, which the two dense layers then map from and to. With as many directions as the
+        latent space has, the reconstructions stay the same.
+
+        Args:
+            latent: dimensions to keep.
+            batches: images (N, 3, H, W), more than ``latent`` in all.
+
+        Raises:
+            InputError: for too few images or more dimensions than there are.
+        """
+        means = torch.cat([self._encode(images)[2] for images in batches]).double()
+        if not 0 < latent <= min(means.shape[1], len(means) - 1):
+            raise InputError(
+                "latent", f"1 to {means.shape[1]}, and fewer than the images", (latent, len(means))
+            )
+        centre = means.mean(0)
+        directions = torch.linalg.svd(means - centre, full_matrices=False).Vh[:latent]
+        with torch.device("meta"):
+            options = {**self.options, "latent": latent}
+            small = type(self)(**options)
+        small.to_empty(device=centre.device)
+        state = self.state_dict()
+        weight, bias = state["mean.weight"].double(), state["mean.bias"].double()
+        state["mean.weight"] = directions @ weight
+        state["mean.bias"] = directions @ (bias - centre)
+        outwards = state["expand.weight"].double()
+        state["expand.weight"] = outwards @ directions.T
+        state["expand.bias"] = state["expand.bias"].double() + outwards @ centre
+        # Variances serve training alone, and mix under a rotation; the new ones start afresh.
+        state["log_variance.weight"] = torch.zeros_like(state["mean.weight"])
+        state["log_variance.bias"] = torch.zeros(latent)
+        small.load_state_dict({name: value.float() for name, value in state.items()})
+        return small.train(self.training)
 
     def _encode(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         if tuple(images.shape[1:]) != (3, self.image_size, self.image_size):
