@@ -134,7 +134,7 @@ def test_lists(jernih_command: Any) -> None:
     ("setting", "message"),
     [
         ("model.epsilon=[0.1]", "nearest: 'epsilons'"),
-        ("model.epsilons=[-1]", "model.epsilons.0: expected a number in [0, 1]; got -1"),
+        ("model.epsilons=[-1]", "model.epsilons.0: expected a number in [0, 1e+06]; got -1"),
         ("model.attack.name=fgms", "nearest: 'fgsm'"),
         ("model.classifier.name=mobilenetv2_10", "nearest: 'mobilenetv2_140'"),
         ("model.classifier.weights=/no/such.safetensors", "/no/such.safetensors"),

@@ -6,6 +6,7 @@ attack, purifier, detector) are written as a mapping of ``name`` and those optio
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +15,14 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from jernih.attacks import ATTACKS
+from jernih.attacks import ATTACKS, UNBOUNDED
 from jernih.data.sources import SOURCES
 from jernih.detectors import DETECTORS
 from jernih.purifiers import PURIFIERS
 from jernih.types import Knowledge
 from jernih.validate import InputError, nearest, parse_eps
 
-Epsilon = Annotated[float, BeforeValidator(parse_eps)]
+Epsilon = Annotated[float, BeforeValidator(functools.partial(parse_eps, most=UNBOUNDED))]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -215,11 +216,18 @@ class RunConfig(Section):
         """
         SOURCES.check(self.sample.source.name, self.sample.source.options)
         model = self.model
-        attacks = [model.attack, *(survey.attack for survey in self.assess.surveys)]
+        attacks = [("model", model.attack, model.epsilons)]
+        attacks += [
+            (f"assess.surveys.{place}", survey.attack, survey.epsilons)
+            for place, survey in enumerate(self.assess.surveys)
+        ]
         if model.adversarial_training is not None:
-            attacks.append(model.adversarial_training.attack)
-        for attack in attacks:
+            attacks.append(("model.adversarial_training", model.adversarial_training.attack, ()))
+        for where, attack, epsilons in attacks:
             ATTACKS.check(attack.name, attack.options)
+            made = ATTACKS.create(attack.name, **attack.options)
+            for number, eps in enumerate(epsilons):
+                made.bound(eps, f"{where}.epsilons.{number}")
             if attack.options.get("targeted"):
                 raise InputError(
                     "attack.targeted", "false: runs train and measure untargeted", "true"

@@ -68,14 +68,19 @@ def check_number(argument: str, value: float, low: float, high: float) -> float:
     return float(value)
 
 
-def parse_eps(value: float | str, argument: str = "eps") -> float:
+def parse_eps(value: float | str, argument: str = "eps", most: float = 1.0) -> float:
     """Read a perturbation size, given as a number or a fraction such as ``"4/255"``.
 
+    Args:
+        value: the size on the scale of images in [0, 1].
+        argument: the name to use in an error.
+        most: the largest that makes sense: 1 for L∞, more for norms that add pixels up.
+
     Returns:
-        the size as a float in [0, 1], on the scale of images in [0, 1].
+        the size as a float in [0, ``most``].
 
     Raises:
-        InputError: when it is neither, negative, or above 1.
+        InputError: when it is neither, negative, or above ``most``.
 
     Example:
         >>> round(parse_eps("4/255"), 6)
@@ -88,7 +93,7 @@ def parse_eps(value: float | str, argument: str = "eps") -> float:
             raise InputError(
                 argument, "a number or a fraction such as 4/255", repr(value)
             ) from None
-    return check_number(argument, value, 0.0, 1.0)
+    return check_number(argument, value, 0.0, most)
 
 
 def check_images(images: Tensor, argument: str = "images") -> Tensor:

@@ -23,7 +23,7 @@ class Noise(Attack):
     """Uniform noise, to see where the randomness comes from."""
 
     name: ClassVar[str] = "noise"
-    norm: ClassVar[Norm] = "linf"
+    norm: Norm = "linf"
     reference: ClassVar[str] = ""
 
     def run(

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from jernih.attacks import Attack
 from jernih.storage import fingerprint
 from jernih.types import Knowledge
-from jernih.validate import InputError, check_choice, check_number, parse_eps
+from jernih.validate import InputError, check_choice, check_number
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class AssessmentPlan:
             raise InputError("attack", "an untargeted attack", "a targeted one")
         if isinstance(self.epsilons, str) or not self.epsilons:
             raise InputError("epsilons", "a list of one or more bounds", repr(self.epsilons))
-        bounds = sorted({parse_eps(eps, "epsilons") for eps in self.epsilons})
+        bounds = sorted({self.attack.bound(eps) for eps in self.epsilons})
         if bounds[0] == 0:
             raise InputError("epsilons", "bounds above 0", 0)
         if not self.knowledge:

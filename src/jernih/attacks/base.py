@@ -19,6 +19,9 @@ from jernih.validate import (
     parse_eps,
 )
 
+UNBOUNDED = 1e6
+"""A bound in L2 or L1 that no image of a sensible size can reach."""
+
 
 class Attack(Configured, ABC):
     """A way to make a model misclassify images within a bound on the perturbation.
@@ -33,16 +36,25 @@ class Attack(Configured, ABC):
         targeted: the labels passed are classes to reach rather than the true ones.
 
     Attributes:
-        norm: the norm of the bound.
+        norm: the norm of the bound; an attack for several norms sets it before the base's
+            constructor runs.
         reference: the publication that describes the method.
     """
 
-    norm: ClassVar[Norm]
+    norm: Norm = "linf"
     reference: ClassVar[str]
 
     def __init__(self, eps: float | str = "8/255", *, targeted: bool = False) -> None:
-        self.eps = parse_eps(eps)
+        self.eps = self.bound(eps, "eps")
         self.targeted = targeted
+
+    def bound(self, eps: float | str, argument: str = "epsilons") -> float:
+        """Read a bound in this attack's norm.
+
+        Raises:
+            InputError: when it is no number or fraction, negative, or above 1 in L∞.
+        """
+        return parse_eps(eps, argument, 1.0 if self.norm == "linf" else UNBOUNDED)
 
     def __call__(
         self,
@@ -80,7 +92,7 @@ class Attack(Configured, ABC):
         Attacks whose direction does not depend on the bound share one gradient over all bounds.
         """
         attacked = self.perturb(model, images, labels, epsilons, generator=generator)
-        bounds = [parse_eps(eps, "epsilons") for eps in epsilons]
+        bounds = [self.bound(eps) for eps in epsilons]
         return [
             self._recheck(model, images, made, labels, eps)
             for made, eps in zip(attacked, bounds, strict=True)
@@ -106,7 +118,7 @@ class Attack(Configured, ABC):
             raise InputError("model", "evaluation mode (call model.eval())", "training mode")
         if not epsilons:
             raise InputError("epsilons", "at least one bound", "none")
-        bounds = [parse_eps(eps, "epsilons") for eps in epsilons]
+        bounds = [self.bound(eps) for eps in epsilons]
         check_labels(labels, len(images))
         with torch.enable_grad():
             made = self.run_sweep(model, images, labels, bounds, generator)
@@ -157,6 +169,53 @@ class Attack(Configured, ABC):
             norm=self.norm,
             eps=eps,
         )
+
+
+class MinimumNorm(Attack):
+    """An attack that looks for the smallest perturbation that fools the model.
+
+    It searches once, without a bound; with a bound, an image counts as fooled when the perturbation
+    found for it is no larger. Others stay clean. A subclass writes :meth:`search`.
+    """
+
+    def __init__(self, eps: float | str | None = None, *, targeted: bool = False) -> None:
+        largest = 1.0 if self.norm == "linf" else UNBOUNDED
+        super().__init__(largest if eps is None else eps, targeted=targeted)
+
+    @abstractmethod
+    def search(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """Return the nearest adversarial images found; where none was found, the image itself."""
+
+    def run(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        eps: float,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """Return attacked images for one bound."""
+        return self.run_sweep(model, images, labels, [eps], generator)[0]
+
+    def run_sweep(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        epsilons: Sequence[float],
+        generator: torch.Generator | None,
+    ) -> list[Tensor]:
+        """Return attacked images for each bound, from one search."""
+        found = self.search(model, images, labels, generator).detach().clamp(0, 1)
+        sizes = distance(images, found, self.norm).view(-1, 1, 1, 1)
+        # A perturbation may exceed its own size by rounding alone.
+        return [torch.where(sizes <= eps * (1 + 1e-6), found, images) for eps in epsilons]
 
 
 def distance(images: Tensor, others: Tensor, norm: Norm) -> Tensor:

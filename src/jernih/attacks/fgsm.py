@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jernih.attacks.base import ATTACKS, Attack
-from jernih.types import Norm
 from jernih.validate import check_labels, check_logits
 
 
@@ -35,7 +34,6 @@ class FGSM(Attack):
         [0.0314, 0.0314]
     """
 
-    norm: ClassVar[Norm] = "linf"
     reference: ClassVar[str] = "arXiv:1412.6572"
 
     def run(

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jernih.attacks.base import ATTACKS, Attack, project
-from jernih.types import Norm
 from jernih.validate import InputError, check_labels, check_logits, check_number
 
 
@@ -48,7 +47,6 @@ class PGD(Attack):
         [0.0314, 0.0314]
     """
 
-    norm: ClassVar[Norm] = "linf"
     reference: ClassVar[str] = "arXiv:1706.06083"
 
     def __init__(
