@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
@@ -9,20 +10,33 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jernih.attacks.base import ATTACKS, Attack, project
-from jernih.validate import InputError, check_labels, check_logits, check_number
+from jernih.attacks.draws import in_ball
+from jernih.types import Norm
+from jernih.validate import InputError, check_choice, check_labels, check_logits, check_number
+
+BOUNDS: dict[Norm, float | str] = {"linf": "8/255", "l2": 0.5, "l1": 12.0}
+"""The bound in each norm where none is given: those usual for CIFAR-10."""
 
 
 @ATTACKS.register("pgd")
 class PGD(Attack):
-    r"""Projected gradient descent in L∞ (Madry et al., arXiv:1706.06083).
+    r"""Projected gradient descent in L∞, L2 or L1 (Madry et al., arXiv:1706.06083).
 
-    From a random point of the ball B around the image, many small steps along the sign of the
-    gradient of the cross-entropy J, each followed by a projection onto the ball and onto [0, 1]:
+    From a random point of the ball B around the image, many small steps along a direction d that
+    the gradient g of the cross-entropy gives, each followed by a projection onto the ball, then
+    onto [0, 1]:
 
-    .. math:: x_{t+1} = Π_{B(x, ε) ∩ [0,1]}\bigl(x_t + α\, \mathrm{sign}\, ∇ J(f(x_t), y)\bigr)
+    .. math:: x_{t+1} = Π_{[0,1]} Π_{B(x, ε)} \bigl(x_t + α\, d(g)\bigr)
+
+    In L∞ d is the sign of g, in L2 g over its length. In L1 it is the sparse direction of Tramèr &
+    Boneh (SLIDE, arXiv:1904.13000): the signs of the largest values of g, over their number,
+    leaving out pixels that are at 0 or 1 already and would leave the range.
 
     Args:
-        eps: bound on the perturbation, on the scale of images in [0, 1].
+        eps: bound on the perturbation, on the scale of images in [0, 1]; None for 8/255 in L∞,
+            0.5 in L2 and 12 in L1, as is usual for CIFAR-10. In L2 and L1 larger images want
+            larger bounds.
+        norm: the norm of the bound and of the steps, ``"linf"``, ``"l2"`` or ``"l1"``.
         targeted: the labels passed are classes to reach.
         steps: number of steps in each run.
         step_size: α as a share of ε; None for 2.5 / steps.
@@ -31,9 +45,12 @@ class PGD(Attack):
         stop_early: an image stays as it is from the moment that the model is fooled by it. The
             share of fooled images can only grow by that, and weak models are attacked much faster;
             switch it off to compare with other implementations.
+        sparsity: the share of the gradient's values that a step in L1 leaves aside, in [0, 1];
+            at 1 only the largest is left. Other norms make no use of it.
 
     Raises:
-        InputError: for counts below one or a step size that is not above 0 and at most 2.5.
+        InputError: for an unknown norm, counts below one, a step size that is not above 0 and at
+            most 2.5, or a sparsity outside [0, 1].
 
     Example:
         >>> import torch
@@ -51,15 +68,21 @@ class PGD(Attack):
 
     def __init__(
         self,
-        eps: float | str = "8/255",
+        eps: float | str | None = None,
         *,
+        norm: Norm = "linf",
         targeted: bool = False,
         steps: int = 40,
         step_size: float | None = None,
         random_start: bool = True,
         restarts: int = 1,
         stop_early: bool = True,
+        sparsity: float = 0.99,
     ) -> None:
+        check_choice("norm", norm, tuple(BOUNDS))
+        self.norm = norm
+        if eps is None:
+            eps = self.options["eps"] = BOUNDS[norm]
         super().__init__(eps, targeted=targeted)
         for name, count in (("steps", steps), ("restarts", restarts)):
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
@@ -72,6 +95,7 @@ class PGD(Attack):
         self.random_start = random_start
         self.restarts = restarts
         self.stop_early = stop_early
+        self.sparsity = check_number("sparsity", sparsity, 0, 1)
 
     def run(
         self,
@@ -87,9 +111,12 @@ class PGD(Attack):
         for number in range(self.restarts):
             start = best[left] if number == 0 else images[left]
             if self.random_start:
-                # Drawn on the CPU, so that every device starts at the same points.
-                noise = torch.rand(images.shape, generator=generator) * 2 - 1
-                start = (images[left] + eps * noise.to(images)[left]).clamp(0, 1)
+                if self.norm == "linf":
+                    # Drawn on the CPU, so that every device starts at the same points.
+                    noise = (torch.rand(images.shape, generator=generator) * 2 - 1).to(images)
+                else:
+                    noise = in_ball(images, self.norm, generator)
+                start = (images[left] + eps * noise[left]).clamp(0, 1)
             best[left] = self._climb(model, images[left], labels[left], start, eps)
             if number + 1 < self.restarts:
                 with torch.no_grad():
@@ -111,7 +138,8 @@ class PGD(Attack):
             check_labels(labels, len(labels), logits.shape[1])
             loss = functional.cross_entropy(logits, labels[active], reduction="sum")
             (gradient,) = torch.autograd.grad(loss, inputs)
-            stepped = inputs.detach() + direction * self.share * eps * gradient.sign()
+            step = self._direction(direction * gradient, inputs.detach())
+            stepped = inputs.detach() + self.share * eps * step
             if self.stop_early:
                 going = ~self._fooled(logits.detach(), labels[active])
                 active, stepped = active[going], stepped[going]
@@ -120,6 +148,24 @@ class PGD(Attack):
             origin = images[active]
             attacked[active] = (origin + project(stepped - origin, self.norm, eps)).clamp(0, 1)
         return attacked
+
+    def _direction(self, gradient: Tensor, inputs: Tensor) -> Tensor:
+        """The step of size 1 in the attack's norm, as the class says."""
+        if self.norm == "linf":
+            return gradient.sign()
+        if self.norm == "l2":
+            flat = gradient.flatten(1)
+            # Over the largest first: squares of the gradients of a sure model underflow.
+            flat = flat / flat.abs().amax(1, keepdim=True).clamp_min(1e-38)
+            size: Tensor = torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(1e-12)
+            return (flat / size).view_as(gradient)
+        stuck = ((inputs <= 0) & (gradient < 0)) | ((inputs >= 1) & (gradient > 0))
+        flat = gradient.masked_fill(stuck, 0).flatten(1)
+        magnitude = flat.abs()
+        kept = flat.shape[1] - math.ceil((flat.shape[1] - 1) * self.sparsity)
+        least = magnitude.topk(kept).values[:, -1:]
+        signs = torch.where(magnitude >= least, flat.sign(), 0)
+        return (signs / signs.abs().sum(1, keepdim=True).clamp_min(1)).view_as(gradient)
 
     def _fooled(self, logits: Tensor, labels: Tensor) -> Tensor:
         predictions = logits.argmax(1)
