@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from jernih.attacks import FGSM
 from jernih.classifiers import Classifier
+from tests.attacks.gradient_peers import of_art, of_foolbox, of_torchattacks
 
 
 def linear_model() -> tuple[nn.Module, Tensor]:
@@ -71,3 +72,14 @@ def test_loss_rises(classifier: Classifier, images: Tensor, labels: Tensor) -> N
     before = loss(classifier(images), labels, reduction="none")
     after = loss(classifier(attacked), labels, reduction="none")
     assert bool((after > before).all())
+
+
+def test_against_peers(classifier: Classifier, images: Tensor, labels: Tensor) -> None:
+    found = FGSM(0.03)(classifier, images, labels).images
+    arguments = (classifier, images, labels)
+    for made in (
+        of_foolbox("LinfFastGradientAttack", *arguments, eps=0.03),
+        of_torchattacks("FGSM", *arguments, eps=0.03),
+        of_art("FastGradientMethod", *arguments, eps=0.03),
+    ):
+        torch.testing.assert_close(found, made, atol=1e-6, rtol=0)

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from jernih.attacks.base import ATTACKS, Attack, project
 from jernih.attacks.draws import in_ball
+from jernih.attacks.fgsm import slope
 from jernih.types import Norm
-from jernih.validate import InputError, check_choice, check_labels, check_logits, check_number
+from jernih.validate import InputError, check_choice, check_number
 
 BOUNDS: dict[Norm, float | str] = {"linf": "8/255", "l2": 0.5, "l1": 12.0}
 """The bound in each norm where none is given: those usual for CIFAR-10."""
@@ -133,15 +133,12 @@ class PGD(Attack):
         active = torch.arange(len(images), device=images.device)
         direction = -1 if self.targeted else 1
         for _ in range(self.steps):
-            inputs = attacked[active].requires_grad_(True)
-            logits = check_logits(model(inputs), len(inputs))
-            check_labels(labels, len(labels), logits.shape[1])
-            loss = functional.cross_entropy(logits, labels[active], reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, inputs)
-            step = self._direction(direction * gradient, inputs.detach())
-            stepped = inputs.detach() + self.share * eps * step
+            inputs = attacked[active]
+            gradient, logits = slope(model, inputs, labels[active])
+            step = self._direction(direction * gradient, inputs)
+            stepped = inputs + self.share * eps * step
             if self.stop_early:
-                going = ~self._fooled(logits.detach(), labels[active])
+                going = ~self._fooled(logits, labels[active])
                 active, stepped = active[going], stepped[going]
             if len(active) == 0:
                 break
