@@ -2,10 +2,16 @@
 
 from jernih.attacks.base import ATTACKS, UNBOUNDED, Attack, MinimumNorm, distance, project
 from jernih.attacks.bim import BIM
+from jernih.attacks.blur import Blur
+from jernih.attacks.control import Control
 from jernih.attacks.fgsm import FGSM
+from jernih.attacks.gaussian_noise import GaussianNoise
+from jernih.attacks.jpeg_compression import JPEGCompression
 from jernih.attacks.mi_fgsm import MIFGSM
 from jernih.attacks.pgd import PGD
 from jernih.attacks.r_fgsm import RFGSM
+from jernih.attacks.salt_and_pepper import SaltAndPepper
+from jernih.attacks.uniform_noise import UniformNoise
 
 __all__ = [
     "ATTACKS",
@@ -16,7 +22,13 @@ __all__ = [
     "RFGSM",
     "UNBOUNDED",
     "Attack",
+    "Blur",
+    "Control",
+    "GaussianNoise",
+    "JPEGCompression",
     "MinimumNorm",
+    "SaltAndPepper",
+    "UniformNoise",
     "distance",
     "project",
 ]
