@@ -8,6 +8,7 @@ import torch
 from jernih.validate import (
     InputError,
     check_choice,
+    check_count,
     check_images,
     check_labels,
     check_logits,
@@ -82,3 +83,11 @@ def test_number() -> None:
 
 def test_messages_are_one_line() -> None:
     assert "\n" not in str(InputError("a", "b\nc", "d\n\ne"))
+
+
+def test_check_count() -> None:
+    assert check_count("steps", 3) == 3
+    for value in (0, -1, 2.0, True, "3"):
+        with pytest.raises(InputError, match="steps: expected a whole number from 1 on"):
+            check_count("steps", value)  # type: ignore[arg-type]
+    assert check_count("restarts", 0, 0) == 0

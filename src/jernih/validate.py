@@ -68,6 +68,17 @@ def check_number(argument: str, value: float, low: float, high: float) -> float:
     return float(value)
 
 
+def check_count(argument: str, value: int, low: int = 1) -> int:
+    """Return ``value`` if it is a whole number from ``low`` on.
+
+    Raises:
+        InputError: otherwise.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise InputError(argument, f"a whole number from {low} on", repr(value))
+    return value
+
+
 def parse_eps(value: float | str, argument: str = "eps", most: float = 1.0) -> float:
     """Read a perturbation size, given as a number or a fraction such as ``"4/255"``.
 

@@ -4,6 +4,7 @@ from jernih.attacks.base import ATTACKS, UNBOUNDED, Attack, MinimumNorm, distanc
 from jernih.attacks.bim import BIM
 from jernih.attacks.blur import Blur
 from jernih.attacks.control import Control
+from jernih.attacks.deepfool import DeepFool
 from jernih.attacks.fgsm import FGSM
 from jernih.attacks.gaussian_noise import GaussianNoise
 from jernih.attacks.jpeg_compression import JPEGCompression
@@ -24,6 +25,7 @@ __all__ = [
     "Attack",
     "Blur",
     "Control",
+    "DeepFool",
     "GaussianNoise",
     "JPEGCompression",
     "MinimumNorm",

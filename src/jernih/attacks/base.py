@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from jernih.registry import Configured, Registry
 from jernih.types import AttackResult, Norm
@@ -39,10 +40,13 @@ class Attack(Configured, ABC):
         norm: the norm of the bound; an attack for several norms sets it before the base's
             constructor runs.
         reference: the publication that describes the method.
+        shares: whether the images of a batch share one perturbation. Where they do not, an image's
+            result does not depend on the others in its batch.
     """
 
     norm: Norm = "linf"
     reference: ClassVar[str]
+    shares: ClassVar[bool] = False
 
     def __init__(self, eps: float | str = "8/255", *, targeted: bool = False) -> None:
         self.eps = self.bound(eps, "eps")
@@ -126,6 +130,18 @@ class Attack(Configured, ABC):
             self._confine(images, raw.detach(), eps) for raw, eps in zip(made, bounds, strict=True)
         ]
 
+    def fooled(self, logits: Tensor, labels: Tensor, confidence: float = 0.0) -> Tensor:
+        """Which images (N,) have reached the goal: another class, or the wanted one when targeted.
+
+        With a ``confidence`` the class has to be ahead of the label's logit (of every other logit,
+        when targeted) by more than that.
+        """
+        if confidence:
+            ahead = functional.one_hot(labels, logits.shape[1]) * confidence
+            logits = logits - ahead if self.targeted else logits + ahead
+        predictions = logits.argmax(1)
+        return predictions == labels if self.targeted else predictions != labels
+
     @abstractmethod
     def run(
         self,
@@ -159,12 +175,10 @@ class Attack(Configured, ABC):
         with torch.no_grad():
             logits = check_logits(model(attacked), len(images))
         check_labels(labels, len(images), logits.shape[1])
-        predictions = logits.argmax(1)
-        fooled = predictions == labels if self.targeted else predictions != labels
         return AttackResult(
             images=attacked,
             logits=logits,
-            success=fooled,
+            success=self.fooled(logits, labels),
             distances=distance(images, attacked, self.norm),
             norm=self.norm,
             eps=eps,
@@ -175,7 +189,8 @@ class MinimumNorm(Attack):
     """An attack that looks for the smallest perturbation that fools the model.
 
     It searches once, without a bound; with a bound, an image counts as fooled when the perturbation
-    found for it is no larger. Others stay clean. A subclass writes :meth:`search`.
+    found for it is no larger. Others stay clean, and so does an image that the model gets wrong as
+    it is: nothing is smaller than no perturbation. A subclass writes :meth:`search`.
     """
 
     def __init__(self, eps: float | str | None = None, *, targeted: bool = False) -> None:
@@ -216,6 +231,12 @@ class MinimumNorm(Attack):
         sizes = distance(images, found, self.norm).view(-1, 1, 1, 1)
         # A perturbation may exceed its own size by rounding alone.
         return [torch.where(sizes <= eps * (1 + 1e-6), found, images) for eps in epsilons]
+
+    def _confine(self, images: Tensor, attacked: Tensor, eps: float) -> Tensor:
+        # What was found lies a hair beyond a decision boundary: not a bit of it may change.
+        confined = super()._confine(images, attacked, eps)
+        inside = distance(images, attacked, self.norm) <= eps
+        return torch.where(inside.view(-1, 1, 1, 1), attacked, confined)
 
 
 def distance(images: Tensor, others: Tensor, norm: Norm) -> Tensor:
