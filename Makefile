@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow check lint clean help
+.PHONY: demo test slow peers lint clean help
 
 help:
 	@echo "make demo   install into .venv and run the whole pipeline on the embedded default"
 	@echo "make test   install what is lacking and run the tests"
 	@echo "make slow   the tests that take minutes or need the real data"
+	@echo "make peers  the libraries that tests and benchmarks compare with"
 	@echo "make lint   ruff and mypy"
 	@echo "make clean  remove .venv and caches (runs/ stays)"
 
@@ -24,6 +25,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
+$(VENV)/.installed-peers: $(VENV)/.installed-dev benchmarks/peers.txt
+	$(BIN)/python -m pip install --quiet --no-deps --requirement benchmarks/peers.txt
+	@touch $@
+
 demo: $(VENV)/.installed
 	$(BIN)/jernih run configs/phantom.yaml
 
@@ -32,10 +37,12 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+peers: $(VENV)/.installed-peers
+
+test: lint peers
 	$(BIN)/python -m pytest
 
-slow: $(VENV)/.installed-dev
+slow: peers
 	$(BIN)/python -m pytest -m slow
 
 clean:
