@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from jernih.classifiers.prepare import channels_last, fold_batch_norm
+from jernih.classifiers.prepare import channels_last, fold_batch_norm, spare_copies
 from jernih.validate import InputError
 
 
@@ -84,12 +84,12 @@ class Classifier(nn.Module):
         """A copy made ready for attacks: same logits to 1e-4, several times faster on a CPU.
 
         Evaluation mode, parameters without gradient, batch norm folded into the convolutions,
-        channels-last memory. This classifier itself stays as it is.
+        activations that copy nothing, channels-last memory. This classifier itself stays as it is.
         """
         with torch.no_grad():  # TorchScript copies its parameters by an operation
             ready = copy.deepcopy(self)
         ready.eval().requires_grad_(False)
-        ready.network = fold_batch_norm(ready.network)
+        ready.network = spare_copies(fold_batch_norm(ready.network))
         ready.memory_format = torch.channels_last
         channels_last(ready.network)
         return ready

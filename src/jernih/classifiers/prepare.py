@@ -1,4 +1,4 @@
-"""Folding batch norm into convolutions, which gives the same function with less work."""
+"""The same function with less work: batch norm folded into convolutions, activations in place."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ log = logging.getLogger(__name__)
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+_COPYING = (nn.SiLU, nn.Hardswish, nn.Mish, nn.Hardsigmoid)
+"""Activations whose gradient needs their input: in place, they copy it first."""
 
 
 class _LayerTracer(fx.Tracer):
@@ -53,6 +56,56 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
         ]
         _replace(network, convolution, fused.requires_grad_(False))
         _replace(network, norm, _AfterBatchNorm(*after) if after else nn.Identity())
+    return network.eval()
+
+
+class _Clip(torch.autograd.Function):
+    """Clamp in place and keep the outcome for the gradient.
+
+    torch's own ``hardtanh_`` keeps a copy of its input, a fifth of the time of a MobileNetV2.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, low: float, high: float) -> Tensor:
+        values.clamp_(low, high)
+        ctx.mark_dirty(values)
+        ctx.save_for_backward(values)
+        ctx.range = low, high
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (clipped,) = ctx.saved_tensors
+        gradient: Tensor = torch.ops.aten.hardtanh_backward(gradients[0], clipped, *ctx.range)
+        return gradient, None, None
+
+
+class _ClipInPlace(nn.Module):
+    """ReLU6 and its like, as :class:`_Clip` does it."""
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+
+    def forward(self, values: Tensor) -> Tensor:
+        if not values.requires_grad:
+            return values.clamp_(self.low, self.high)
+        clipped: Tensor = _Clip.apply(values, self.low, self.high)
+        return clipped
+
+
+def spare_copies(network: nn.Module) -> nn.Module:
+    """Replace activations that work in place only by keeping a copy, inside ``network``.
+
+    Programs (TorchScript, traced graphs) are returned as they are.
+    """
+    if isinstance(network, (torch.jit.ScriptModule, fx.GraphModule)):
+        return network
+    for path, layer in list(network.named_modules()):
+        if isinstance(layer, nn.Hardtanh) and layer.inplace and path:
+            _replace(network, path, _ClipInPlace(layer.min_val, layer.max_val))
+        elif isinstance(layer, _COPYING):
+            layer.inplace = False
     return network.eval()
 
 
