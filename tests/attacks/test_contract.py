@@ -99,6 +99,7 @@ class TestContract:
         first = attack(classifier, images, labels, generator=generator(1)).images
         second = attack(classifier, images, labels, generator=generator(1)).images
         assert torch.equal(first, second)
+        attack(classifier, images, labels)  # without a generator: not torch's own either
         assert torch.equal(state, torch.get_rng_state())
 
     def test_leaves_model_and_inputs_alone(

@@ -111,11 +111,7 @@ class PGD(Attack):
         for number in range(self.restarts):
             start = best[left] if number == 0 else images[left]
             if self.random_start:
-                if self.norm == "linf":
-                    # Drawn on the CPU, so that every device starts at the same points.
-                    noise = (torch.rand(images.shape, generator=generator) * 2 - 1).to(images)
-                else:
-                    noise = in_ball(images, self.norm, generator)
+                noise = in_ball(images, self.norm, generator)
                 start = (images[left] + eps * noise[left]).clamp(0, 1)
             best[left] = self._climb(model, images[left], labels[left], start, eps)
             if number + 1 < self.restarts:
