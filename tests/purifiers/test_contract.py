@@ -25,6 +25,7 @@ SMALL: dict[str, dict[str, object]] = {
     "denoising-autoencoder": {"widths": (4, 8)},
     "pca": {"patch": 8, "components": 16},
     "deep-autoencoder": {"widths": (8,) * 10},
+    "unet": {"widths": (8, 16), "blocks": (1, 1)},
     "skip-vae": {"image_size": 32, "widths": (4, 8, 8), "latent": 8},
 }
 """Options that make a purifier quick to test; without an entry the defaults are used."""
@@ -74,16 +75,18 @@ class TestContract:
                 assert float((purifier(images) - images).square().mean()) < before
             return
         purifier.train()
-        optimizer = torch.optim.Adam(purifier.parameters(), lr=5e-3)
+        optimizer = torch.optim.Adam(purifier.parameters(), lr=3e-3)
         smooth = torch.nn.functional.avg_pool2d(images, 9, 1, 4)
+        noisy = (smooth + 0.2 * torch.randn(smooth.shape, generator=generator(0))).clamp(0, 1)
         losses = []
         for step in range(40):
             optimizer.zero_grad()
-            loss = purifier.loss(smooth, smooth, generator(step))
+            loss = purifier.loss(noisy, smooth, generator(step))
             loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(purifier.parameters(), 1.0)  # as in training
             optimizer.step()
             losses.append(float(loss.detach()))
-        assert losses[-1] < 0.6 * losses[0]
+        assert losses[-1] < 0.75 * losses[0]
         unused = [n for n, p in purifier.named_parameters() if p.grad is None]
         assert unused == []
 

@@ -12,6 +12,7 @@ from jernih.purifiers.median import Median
 from jernih.purifiers.pca import PCA
 from jernih.purifiers.skip_vae import SkipVAE
 from jernih.purifiers.total_variation import TotalVariation
+from jernih.purifiers.unet import JernihM, JernihS, UNet
 from jernih.purifiers.wavelet import Wavelet
 
 __all__ = [
@@ -23,10 +24,13 @@ __all__ = [
     "DeepAutoencoder",
     "DenoisingAutoencoder",
     "Identity",
+    "JernihM",
+    "JernihS",
     "Median",
     "Purifier",
     "SkipVAE",
     "TotalVariation",
+    "UNet",
     "Wavelet",
     "restore_purifier",
     "save_purifier",

@@ -1,0 +1,133 @@
+"""A residual U-Net that predicts the perturbation and takes it away."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from jernih.purifiers.base import PURIFIERS, Purifier
+from jernih.validate import InputError, check_count
+
+
+class Block(nn.Module):
+    """Two 3×3 convolutions beside the identity; the second starts at zero."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        if self.second.bias is not None:
+            nn.init.zeros_(self.second.bias)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps (N, C, H, W), same shape."""
+        out: Tensor = maps + self.second(functional.relu(self.first(maps)))
+        return out
+
+
+@PURIFIERS.register("unet")
+class UNet(Purifier):
+    """Residual U-Net on rearranged pixels: output = input + prediction.
+
+    The image is first rearranged from (3, H, W) to (3s², H/s, W/s) (pixel unshuffle, Shi et al.,
+    arXiv:1609.05158), so that all convolutions work at a coarse resolution, where they cost little.
+    Each stage of the encoder halves the resolution once more; the decoder adds the encoder's maps
+    on its way back up (Ronneberger et al., arXiv:1505.04597). The last layer starts at zero: an
+    untrained network gives its input back. Images of any size are padded by reflection and cut
+    back. There is no normalisation layer: an image's result does not depend on its batch, and on
+    contrast it depends as it may learn to.
+
+    Args:
+        widths: channels of the stages, from the finest on.
+        blocks: residual blocks of each stage of the encoder; the decoder has one in each.
+        shuffle: s, the side of the squares of pixels rearranged into channels.
+
+    Raises:
+        InputError: for no stages, other than one number of blocks a stage, or counts below one.
+
+    Example:
+        >>> import torch
+        >>> purifier = UNet(widths=(8, 16), blocks=(1, 1)).eval()
+        >>> images = torch.rand(1, 3, 30, 45)
+        >>> bool((purifier(images) == images).all())
+        True
+    """
+
+    reference: ClassVar[str] = "arXiv:1505.04597"
+
+    def __init__(
+        self,
+        widths: Sequence[int] = (48, 80, 112),
+        blocks: Sequence[int] = (1, 1, 2),
+        shuffle: int = 4,
+    ) -> None:
+        super().__init__()
+        if not widths or min(widths) < 1:
+            raise InputError("widths", "one or more positive channel counts", tuple(widths))
+        if len(blocks) != len(widths) or min(blocks) < 1:
+            raise InputError("blocks", f"{len(widths)} counts from 1 on", tuple(blocks))
+        self.shuffle = check_count("shuffle", shuffle)
+        self.factor = shuffle * 2 ** (len(widths) - 1)
+        channels = 3 * shuffle**2
+        self.enter = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.down = nn.ModuleList(
+            nn.Sequential(*(Block(width) for _ in range(count)))
+            for width, count in zip(widths, blocks, strict=True)
+        )
+        self.narrow = nn.ModuleList(
+            nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in itertools.pairwise(widths)
+        )
+        self.widen = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(coarse, 4 * fine, 1), nn.PixelShuffle(2))
+            for fine, coarse in itertools.pairwise(widths)
+        )
+        self.up = nn.ModuleList(Block(width) for width in widths[:-1])
+        self.leave = nn.Conv2d(widths[0], channels, 3, padding=1)
+        nn.init.zeros_(self.leave.weight)
+        if self.leave.bias is not None:
+            nn.init.zeros_(self.leave.bias)
+
+    def restore(self, images: Tensor) -> Tensor:
+        """Return the images less the perturbation predicted."""
+        height, width = images.shape[-2:]
+        below, right = -height % self.factor, -width % self.factor
+        padded = images
+        if below or right:
+            # Reflection needs more pixels than it adds; tiny images repeat their edge instead.
+            mode = "reflect" if below < height and right < width else "replicate"
+            padded = functional.pad(images, (0, right, 0, below), mode=mode)
+        maps = self.enter(functional.pixel_unshuffle(padded, self.shuffle))
+        kept = []
+        for stage, narrow in zip(self.down, self.narrow, strict=False):
+            maps = stage(maps)
+            kept.append(maps)
+            maps = narrow(maps)
+        maps = self.down[-1](maps)
+        for widen, block, beside in zip(
+            reversed(self.widen), reversed(self.up), reversed(kept), strict=True
+        ):
+            maps = block(widen(maps) + beside)
+        predicted = functional.pixel_shuffle(self.leave(maps), self.shuffle)
+        restored: Tensor = images + predicted[..., :height, :width]
+        return restored
+
+
+@PURIFIERS.register("jernih-s")
+class JernihS(UNet):
+    """The small :class:`UNet`, under 1 M parameters: about as much work as a MobileNetV2."""
+
+    def __init__(self) -> None:
+        super().__init__((48, 80, 112), (1, 1, 2))
+
+
+@PURIFIERS.register("jernih-m")
+class JernihM(UNet):
+    """The medium :class:`UNet`, under 4 M parameters."""
+
+    def __init__(self) -> None:
+        super().__init__((64, 128, 224), (1, 2, 2))

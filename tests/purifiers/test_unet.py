@@ -1,0 +1,57 @@
+"""The residual U-Net: any size, nothing lost on the way, the sizes promised."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from jernih.purifiers import JernihM, JernihS, UNet
+from jernih.randomness import generator, seeded
+from jernih.validate import InputError
+
+
+def trained(**options: object) -> UNet:
+    """A U-Net whose weights are no longer those that give the input back."""
+    with seeded("unet"):
+        purifier = UNet(widths=(8, 16), blocks=(1, 2), **options).eval()  # type: ignore[arg-type]
+        for parameter in purifier.parameters():
+            parameter.data += 0.05 * torch.randn_like(parameter)
+    return purifier
+
+
+def images(height: int, width: int) -> Tensor:
+    return torch.rand(2, 3, height, width, generator=generator("unet", height, width))
+
+
+def test_untrained_gives_its_input_back() -> None:
+    shown = images(33, 50)
+    assert torch.equal(JernihS().eval()(shown), shown)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (30, 45), (1, 1), (7, 224), (8, 8)])
+def test_any_size(size: tuple[int, int]) -> None:
+    shown = images(*size)
+    restored = trained()(shown)
+    assert restored.shape == shown.shape
+    assert not torch.equal(restored, shown)
+
+
+def test_shifts_by_whole_squares_do_not_matter() -> None:
+    purifier, shown = trained(), images(192, 192)
+    moved = shown.roll((16, 16), dims=(2, 3))
+    middle = purifier(shown)[..., 88:96, 88:96]  # out of the padding's reach
+    torch.testing.assert_close(purifier(moved)[..., 104:112, 104:112], middle)
+
+
+def test_sizes() -> None:
+    for purifier, most in ((JernihS(), 1e6), (JernihM(), 4e6)):
+        assert most / 2 < sum(p.numel() for p in purifier.parameters()) <= most
+
+
+@pytest.mark.parametrize(
+    "options", [{"widths": ()}, {"widths": (8, 0)}, {"blocks": (1,)}, {"shuffle": 0}]
+)
+def test_refuses(options: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=next(iter(options))):
+        UNet(**options)  # type: ignore[arg-type]
