@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from jernih.attacks import ATTACKS, UNBOUNDED
 from jernih.data.sources import SOURCES
@@ -91,7 +99,16 @@ class Training(Section):
     gradient_clip: Annotated[float, Field(gt=0)] | None = 1.0
     patience: Annotated[int, Field(ge=1)] = 5
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    schedule: Literal["constant", "cosine"] = "constant"
     workers: Annotated[int, Field(ge=0)] = 0
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual_schedule(self, serialise: SerializerFunctionWrapHandler) -> Any:
+        """Runs finished before there were schedules stay finished."""
+        plain = serialise(self)
+        if self.schedule == "constant":
+            plain.pop("schedule", None)
+        return plain
 
 
 class AdversarialMix(Section):
@@ -99,6 +116,23 @@ class AdversarialMix(Section):
 
     attack: Unit = Unit.model_validate({"name": "pgd", "eps": "4/255", "steps": 5})
     share: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
+class Guidance(Section):
+    """What the training of a purifier weighs, and whom it trains against.
+
+    ``through`` is an attack made through purifier and classifier, for a ``through_share`` of the
+    batches; ``labels`` says what attacks are told of each image: its true class, or what the
+    classifier makes of it, which leaks no label.
+    """
+
+    pixel: Literal["mse", "l1", "charbonnier"] = "mse"
+    pixel_weight: Annotated[float, Field(ge=0)] = 200.0
+    logits: Annotated[float, Field(ge=0)] = 1.0
+    features: Annotated[float, Field(ge=0)] = 0.0
+    labels: Literal["true", "predicted"] = "true"
+    through: Unit | None = None
+    through_share: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 
 class OtherPurifier(Section):
@@ -135,6 +169,7 @@ class Model(Section):
     purifier_weights: str | None = None
     purifier_training: Training | None = Training(epochs=10, batch_size=16)
     clean_share: Share = 0.25
+    guidance: Guidance | None = None
     attack_once: bool = False
     others: dict[str, OtherPurifier] = {}
     detector: Unit | None = Unit(name="reconstruction-error")

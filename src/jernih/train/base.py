@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import math
 import shutil
 import signal
 import sys
@@ -68,12 +69,24 @@ class Task(pl.LightningModule):
         self.settings = settings
         self.seed = seed
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Make the optimiser that the settings name."""
-        chosen = _OPTIMIZERS[self.settings.optimizer]
-        return chosen(
+    def configure_optimizers(self) -> Any:
+        """Make the optimiser that the settings name, with its schedule."""
+        chosen = _OPTIMIZERS[self.settings.optimizer](
             self.model.parameters(), lr=self.settings.lr, weight_decay=self.settings.weight_decay
         )
+        if self.settings.schedule == "constant":
+            return chosen
+        steps = int(self.trainer.estimated_stepping_batches)
+        # From the full rate to a hundredth of it, after a rise over the first fiftieth of the way.
+        rise = max(1, steps // 50)
+        rates = torch.optim.lr_scheduler.LambdaLR(
+            chosen,
+            lambda step: (
+                min(1.0, (step + 1) / rise)
+                * (0.505 + 0.495 * math.cos(math.pi * min(1.0, step / steps)))
+            ),
+        )
+        return {"optimizer": chosen, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
 
     def on_train_epoch_start(self) -> None:
         """Seed the epoch."""

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from jernih.attacks import Attack
+from jernih.attacks import ATTACKS, Attack
 from jernih.classifiers import Classifier
-from jernih.config import Training
+from jernih.config import Guidance, Training
 from jernih.purifiers import Purifier
 from jernih.randomness import generator
 from jernih.train.adversarial_set import AdversarialSet
 from jernih.train.base import Batch, Task, TrainingData, fit
+from jernih.train.guidance import Guide
 from jernih.validate import InputError
 
 
@@ -29,6 +30,7 @@ def fit_purifier(
     folder: Path,
     *,
     clean_share: float = 0.25,
+    guidance: Guidance | None = None,
     prepared: tuple[AdversarialSet, AdversarialSet] | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -49,6 +51,8 @@ def fit_purifier(
         settings: how to train.
         folder: as for :func:`fit_classifier`.
         clean_share: share of the images of a batch left clean, in [0, 1).
+        guidance: what the loss weighs and whom the training is against; None for the purifier's
+            own loss against the oblivious attacker.
         prepared: attacked images of the training and of the validation images.
         seed: seed of order, augmentation, epsilons and latent noise.
         device: ``"cpu"`` or ``"cuda"``.
@@ -72,7 +76,7 @@ def fit_purifier(
         if data.train.augment is not None:
             raise InputError("data.train", "images as they are beside prepared ones", "varied ones")
     task = _PurifierTask(
-        purifier, classifier, attack, epsilons, settings, seed, clean_share, prepared
+        purifier, classifier, attack, epsilons, settings, seed, clean_share, guidance, prepared
     )
     return fit(task, data, settings, folder, seed, device, show_progress)
 
@@ -87,6 +91,7 @@ class _PurifierTask(Task):
         settings: Training,
         seed: int,
         clean_share: float,
+        guidance: Guidance | None,
         prepared: tuple[AdversarialSet, AdversarialSet] | None,
     ) -> None:
         super().__init__(purifier, settings, seed)
@@ -97,6 +102,13 @@ class _PurifierTask(Task):
         self.clean_share = clean_share
         self.trains_on = purifier.trains_on
         self.prepared = prepared
+        self.guidance = guidance
+        self.guide = Guide(self.target[0], guidance) if guidance else None
+        self.through = None
+        if guidance and guidance.through:
+            self.through = ATTACKS.create(guidance.through.name, **guidance.through.options)
+        # For attacks through both; in evaluation mode whatever the purifier is in.
+        self.pipeline = [nn.Sequential(purifier, self.target[0])]
 
     def on_fit_start(self) -> None:
         self.target[0].to(self.device)
@@ -112,8 +124,29 @@ class _PurifierTask(Task):
         images, labels, index = batch
         if prepared is not None:
             return prepared.attacked(images, index, choice)
-        made = self.attack.perturb(self.target[0], images, labels, self.epsilons, generator=source)
+        if self.guidance and self.guidance.labels == "predicted":
+            with torch.no_grad():
+                labels = self.target[0](images).argmax(1)
+        made = self._perturb(images, labels, source)
         return torch.stack([*made, images])[choice, torch.arange(len(images))]
+
+    def _perturb(self, images: Tensor, labels: Tensor, source: torch.Generator) -> list[Tensor]:
+        """The images attacked with every epsilon, on the classifier or through the purifier."""
+        through = self.through
+        if (
+            through is None
+            or self.guidance is None
+            or not self.training
+            or float(torch.rand((), generator=source)) >= self.guidance.through_share
+        ):
+            return self.attack.perturb(
+                self.target[0], images, labels, self.epsilons, generator=source
+            )
+        pipeline = self.pipeline[0].eval()
+        try:
+            return through.perturb(pipeline, images, labels, self.epsilons, generator=source)
+        finally:
+            self.model.train()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images = batch[0]
@@ -126,7 +159,11 @@ class _PurifierTask(Task):
             attacked = self._attacked(
                 batch, choice, source, self.prepared[0] if self.prepared else None
             )
-        loss: Tensor = self.model.loss(attacked, images, source)  # type: ignore[operator]
+        loss: Tensor
+        if self.guide is None:
+            loss = self.model.loss(attacked, images, source)  # type: ignore[operator]
+        else:
+            loss = self.guide(self.model(attacked), images)
         self.record({"train_loss": loss}, len(images))
         return loss
 
@@ -139,5 +176,6 @@ class _PurifierTask(Task):
         )
         restored = self.model(attacked)
         accuracy = (self.target[0](restored).argmax(1) == labels).float().mean()
-        loss = functional.mse_loss(restored, images)
+        measure = self.guide or functional.mse_loss
+        loss = measure(restored, images)
         self.record({"val_loss": loss, "val_accuracy": accuracy}, len(images))

@@ -1,0 +1,130 @@
+"""Training a purifier by what the classifier sees, and against attacks through both."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from jernih.attacks import FGSM, PGD
+from jernih.classifiers import Classifier
+from jernih.config import Guidance, Training, Unit
+from jernih.purifiers import UNet
+from jernih.randomness import generator, seeded
+from jernih.train import TrainingData, fit_classifier, fit_purifier
+from jernih.train import purifier as purifier_training
+from jernih.train.base import fit
+from jernih.train.guidance import Guide
+from tests.conftest import tiny_classifier
+from tests.helpers import Edges, datasets, striped_manifest
+
+
+@pytest.fixture
+def shown() -> Tensor:
+    return torch.rand(4, 3, 32, 32, generator=generator("guidance"))
+
+
+def test_parts_of_the_loss(shown: Tensor) -> None:
+    classifier = tiny_classifier().frozen()
+    other = (shown + 0.1).clamp(0, 1)
+    for settings in (Guidance(), Guidance(features=1.0), Guidance(pixel="charbonnier")):
+        assert float(Guide(classifier, settings)(shown, shown)) == pytest.approx(0, abs=1e-6)
+    pixels = Guide(classifier, Guidance(logits=0, pixel_weight=2.0))(other, shown)
+    assert float(pixels) == pytest.approx(2 * float((other - shown).square().mean()))
+    divergence = Guide(classifier, Guidance(pixel_weight=0))(other, shown)
+    expected = torch.distributions.kl_divergence(
+        torch.distributions.Categorical(logits=classifier(shown)),
+        torch.distributions.Categorical(logits=classifier(other)),
+    ).mean()
+    assert float(divergence) == pytest.approx(float(expected), rel=1e-4)
+    features = Guide(classifier, Guidance(pixel_weight=0, logits=0, features=1.0))(other, shown)
+    assert float(features) > 0
+
+
+def test_guides_what_pixels_do_not_show(shown: Tensor) -> None:
+    """Descending the guide moves an image towards the clean prediction."""
+    classifier = tiny_classifier(seed=2).frozen()
+    attacked = FGSM(0.1)(classifier, shown, classifier(shown).argmax(1)).images
+    guide = Guide(classifier, Guidance(pixel_weight=0.0))
+    image = attacked.clone().requires_grad_(True)
+    before = float(guide(image, shown).detach())
+    (slope,) = torch.autograd.grad(guide(image, shown), image)
+    after = guide((attacked - 0.01 * slope.sign()).clamp(0, 1), shown)
+    assert before > float(after) >= 0
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> TrainingData:
+    sets = datasets(striped_manifest(tmp_path / "images"))
+    return TrainingData(sets["train"], sets["val"])
+
+
+@pytest.mark.parametrize("labels", ["true", "predicted"])
+def test_training_through_both(
+    labels: Any, tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with seeded(0):
+        classifier = Classifier(Edges(), ["a", "b"]).eval()
+    rough = Training(epochs=4, batch_size=4, lr=0.05)
+    fit_classifier(classifier, data, rough, tmp_path / "classifier")
+    attacked: list[type[nn.Module]] = []
+    perturb = PGD.perturb
+
+    def noting(self: PGD, model: nn.Module, *args: Any, **kwargs: Any) -> list[Tensor]:
+        attacked.append(type(model))
+        assert not any(module.training for module in model.modules())
+        return perturb(self, model, *args, **kwargs)
+
+    monkeypatch.setattr(PGD, "perturb", noting)
+    with seeded(0):
+        purifier = UNet(widths=(8,), blocks=(1,))
+    guidance = Guidance(
+        labels=labels,
+        through=Unit.model_validate({"name": "pgd", "steps": 2}),
+        through_share=1.0,
+    )
+    settings = Training(epochs=5, batch_size=4, lr=0.01, schedule="cosine")
+    history = fit_purifier(
+        purifier,
+        classifier,
+        FGSM(),
+        [0.05, 0.1],
+        data,
+        settings,
+        tmp_path / "run",
+        guidance=guidance,
+    )
+    with history.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 5
+    assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
+    assert attacked
+    assert set(attacked) == {nn.Sequential}
+    assert not purifier.training
+
+
+def test_the_rate_rises_and_falls(tmp_path: Path, data: TrainingData) -> None:
+    seen: list[float] = []
+
+    class Noting(purifier_training._PurifierTask):
+        def on_train_batch_end(self, *args: Any) -> None:
+            seen.append(self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    with seeded(0):
+        classifier = Classifier(Edges(), ["a", "b"]).eval()
+        purifier = UNet(widths=(8,), blocks=(1,))
+    settings = Training(epochs=10, batch_size=4, lr=0.01, schedule="cosine", patience=10)
+    task = Noting(purifier, classifier, FGSM(), [0.05], settings, 0, 0.25, None, None)
+    fit(task, data, settings, tmp_path / "run", 0, "cpu", False)
+    assert max(seen) == pytest.approx(0.01, rel=0.05)
+    assert seen[-1] < 0.05 * max(seen)
+    assert seen[1:] == sorted(seen[1:], reverse=True)
+
+
+def test_settings_left_at_their_defaults_leave_no_trace() -> None:
+    assert "schedule" not in Training().model_dump()
+    assert Training(schedule="cosine").model_dump()["schedule"] == "cosine"
