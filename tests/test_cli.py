@@ -130,6 +130,18 @@ def test_lists(jernih_command: Any) -> None:
     assert "nearest: 'attacks'" in error_of(jernih_command("list", "attack"))
 
 
+def test_list_of_attacks_says_what_each_needs(jernih_command: Any) -> None:
+    _, out, _ = jernih_command("list", "attacks")
+    rows = {
+        cells[0]: cells[1:]
+        for line in out.splitlines()
+        if line.startswith("│") and (cells := [cell.strip() for cell in line.strip("│").split("│")])
+    }
+    assert rows["pgd"] == ["linf, l2, l1", "white-box", "yes", "arXiv:1706.06083"]
+    assert rows["deepfool"][:3] == ["linf, l2", "white-box", "no"]
+    assert rows["uniform-noise"][:3] == ["linf", "none", "no"]
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

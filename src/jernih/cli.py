@@ -206,6 +206,9 @@ def list_units(
         "sources": SOURCES,
     }
     check_choice("kind", kind, list(registries))
+    if kind == "attacks":
+        out.print(_attack_table())
+        return
     registry = registries[kind]
     table = Table("name", "what it is", "reference", title=kind.capitalize())
     for name in registry.names():
@@ -213,6 +216,23 @@ def list_units(
         summary = (unit.__doc__ or "").strip().splitlines()[0]
         table.add_row(name, summary, getattr(unit, "reference", ""))
     out.print(table)
+
+
+def _attack_table() -> Table:
+    from jernih.attacks import ATTACKS
+
+    seen = {"gradients": "white-box", "nothing": "none"}
+    table = Table("name", "norms", "knowledge", "targeted", "reference", title="Attacks")
+    for name in ATTACKS:
+        attack = ATTACKS.get(name)
+        table.add_row(
+            name,
+            ", ".join(attack.norms),
+            seen.get(attack.needs, attack.needs),
+            "yes" if attack.targetable else "no",
+            attack.reference,
+        )
+    return table
 
 
 @app.command(

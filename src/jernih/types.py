@@ -9,6 +9,7 @@ from torch import Tensor
 
 Norm = Literal["linf", "l2", "l1"]
 Knowledge = Literal["oblivious", "adaptive"]
+Needs = Literal["gradients", "scores", "decisions", "nothing"]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from typing import get_args
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from jernih.attacks import ATTACKS, UNBOUNDED, Attack, MinimumNorm, distance
 from jernih.classifiers import Classifier
 from jernih.randomness import generator
+from jernih.types import Needs, Norm
 from jernih.validate import InputError
 from tests.conftest import tiny_classifier
 
@@ -29,6 +31,24 @@ def make(name: str, **options: object) -> Attack:
 def ample(name: str) -> dict[str, object]:
     """No bound for a search of the smallest perturbation, else one in which a lot happens."""
     return {} if issubclass(ATTACKS.get(name), MinimumNorm) else {"eps": 0.3}
+
+
+class Shows(nn.Module):
+    """A model that shows of itself only so much, and counts how often it is asked."""
+
+    def __init__(self, model: nn.Module, what: Needs) -> None:
+        super().__init__()
+        self.model, self.what, self.asked = model, what, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.asked += 1
+        logits: Tensor = self.model(images)
+        if self.what == "gradients":
+            return logits
+        logits = logits.detach()
+        if self.what == "scores":
+            return logits
+        return nn.functional.one_hot(logits.argmax(1), logits.shape[1]).float()
 
 
 @pytest.fixture
@@ -168,3 +188,53 @@ class TestContract:
 
     def test_names_its_source(self, name: str) -> None:
         assert ATTACKS.get(name).reference
+
+    def test_needs_what_it_says(self, name: str, fragile: Classifier, images: Tensor) -> None:
+        attack = make(name, **ample(name))
+        assert attack.needs in get_args(Needs)
+        labels = fragile(images).argmax(1)
+
+        def made(what: Needs) -> Tensor:
+            model = Shows(fragile, what).eval()
+            perturbed = attack.perturb(model, images, labels, [attack.eps], generator=generator(0))
+            assert (model.asked == 0) == (attack.needs == "nothing")
+            return perturbed[0]
+
+        whole = made("gradients")
+        if attack.needs == "gradients":
+            try:
+                blind = made("scores")
+            except RuntimeError:
+                return
+            assert not torch.equal(whole, blind)
+        elif attack.needs == "scores":
+            assert torch.equal(whole, made("scores"))
+            assert not torch.equal(whole, made("decisions"))
+        else:
+            assert torch.equal(whole, made("decisions"))
+
+    def test_norms_are_those_it_takes(self, name: str) -> None:
+        attack = ATTACKS.get(name)
+        assert make(name).norm in attack.norms
+        if "norm" not in inspect.signature(attack).parameters:
+            assert attack.norms == (attack.norm,)
+            return
+        for norm in get_args(Norm):
+            if norm in attack.norms:
+                assert make(name, norm=norm).norm == norm
+            else:
+                with pytest.raises(InputError, match="norm"):
+                    make(name, norm=norm)
+
+    def test_targeted_form_is_there_if_it_says_so(
+        self, name: str, fragile: Classifier, images: Tensor
+    ) -> None:
+        attack = ATTACKS.get(name)
+        if not attack.targetable:
+            assert "targeted" not in inspect.signature(attack).parameters
+            return
+        targets = (fragile(images).argmax(1) + 1) % 3
+        result = make(name, targeted=True, **ample(name))(
+            fragile, images, targets, generator=generator(0)
+        )
+        assert torch.equal(result.success, fragile(result.images).argmax(1) == targets)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from jernih.registry import Configured, Registry
-from jernih.types import AttackResult, Norm
+from jernih.types import AttackResult, Needs, Norm
 from jernih.validate import (
     InputError,
     check_images,
@@ -22,6 +23,23 @@ from jernih.validate import (
 
 UNBOUNDED = 1e6
 """A bound in L2 or L1 that no image of a sensible size can reach."""
+
+
+class _Asked:
+    """The norms of an attack that does not name them: those that its constructor takes."""
+
+    def __get__(self, _: object, attack: type[Attack]) -> tuple[Norm, ...]:
+        taken = []
+        if "norm" in inspect.signature(attack).parameters:
+            for norm in get_args(Norm):
+                try:
+                    made: Any = attack(norm=norm)  # type: ignore[call-arg]
+                except InputError:
+                    continue
+                except TypeError:  # abstract, or an option without a default: it cannot be asked
+                    break
+                taken.append(made.norm)
+        return tuple(taken) or (attack.norm,)
 
 
 class Attack(Configured, ABC):
@@ -39,14 +57,29 @@ class Attack(Configured, ABC):
     Attributes:
         norm: the norm of the bound; an attack for several norms sets it before the base's
             constructor runs.
+        norms: the norms that the attack can be made for; found by asking the constructor where a
+            subclass does not say.
+        needs: what the attack has to see of the model: its ``"gradients"``, its ``"scores"`` (the
+            logits), its ``"decisions"`` (the class alone), or ``"nothing"``.
+        targetable: whether the attack has a form that reaches a wanted class; by default, whether
+            its constructor takes ``targeted``.
         reference: the publication that describes the method.
         shares: whether the images of a batch share one perturbation. Where they do not, an image's
             result does not depend on the others in its batch.
     """
 
     norm: Norm = "linf"
+    norms: ClassVar[tuple[Norm, ...]] = _Asked()  # type: ignore[assignment]
+    needs: ClassVar[Needs] = "gradients"
+    targetable: ClassVar[bool] = True
     reference: ClassVar[str]
     shares: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Note whether the class has a targeted form, where it does not say so itself."""
+        super().__init_subclass__(**options)
+        if "targetable" not in vars(cls):
+            cls.targetable = "targeted" in inspect.signature(cls).parameters
 
     def __init__(self, eps: float | str = "8/255", *, targeted: bool = False) -> None:
         self.eps = self.bound(eps, "eps")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from jernih.attacks.base import Attack
+from jernih.types import Needs
 
 
 class Control(Attack):
@@ -29,6 +31,8 @@ class Control(Attack):
     Args:
         eps: bound on the change in L∞, on the scale of images in [0, 1].
     """
+
+    needs: ClassVar[Needs] = "nothing"
 
     def __init__(self, eps: float | str = "8/255") -> None:
         super().__init__(eps)
