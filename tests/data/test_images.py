@@ -3,7 +3,7 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from jernih.data.images import UnreadableImage, describe_image, read_image, write_png
+from jernih.randomness import generator
 from jernih.validate import InputError
 
 RNG = np.random.default_rng(0)
@@ -68,6 +69,18 @@ def test_sixteen_bits_keep_their_depth(tmp_path: Path, suffix: str) -> None:
     image = read_image(save(tmp_path / f"deep{suffix}", deep))
     as_expected(image, deep, 65535)
     assert len(set(image[0].flatten().tolist())) > 500
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_written_images_are_read_again(tmp_path: Path, bits: Literal[8, 16]) -> None:
+    image = torch.rand(3, 20, 30, generator=generator("written"))
+    image[0, 0, :2] = torch.tensor([0.0, 1.0])
+    read = read_image(write_png(tmp_path / "image.png", image, bits=bits))
+    off = (read - image).abs() * (2**bits - 1)
+    assert 0.4 < float(off.max()) < 0.51
+    assert read[0, 0, :2].tolist() == [0, 1]
+    again = write_png(tmp_path / "again.png", read, bits=bits)
+    assert again.read_bytes() == (tmp_path / "image.png").read_bytes()
 
 
 def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
