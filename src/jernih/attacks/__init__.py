@@ -1,5 +1,6 @@
 """Attacks: ``attack(model, images, labels) -> AttackResult``, one method a file."""
 
+from jernih.attacks.apgd import APGD
 from jernih.attacks.base import ATTACKS, UNBOUNDED, Attack, MinimumNorm, distance, project
 from jernih.attacks.bim import BIM
 from jernih.attacks.blur import Blur
@@ -15,6 +16,7 @@ from jernih.attacks.salt_and_pepper import SaltAndPepper
 from jernih.attacks.uniform_noise import UniformNoise
 
 __all__ = [
+    "APGD",
     "ATTACKS",
     "BIM",
     "FGSM",

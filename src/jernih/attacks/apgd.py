@@ -1,0 +1,304 @@
+"""Auto-PGD: projected gradient ascent that finds its own step sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from jernih.attacks.base import ATTACKS, Attack, project
+from jernih.attacks.draws import in_ball, normal
+from jernih.attacks.losses import cross_entropy, dlr
+from jernih.types import Norm
+from jernih.validate import (
+    InputError,
+    check_choice,
+    check_count,
+    check_labels,
+    check_logits,
+    check_number,
+)
+
+BOUNDS: dict[Norm, float | str] = {"linf": "8/255", "l2": 0.5}
+"""The bound in each norm where none is given: those usual for CIFAR-10."""
+
+Loss = Literal["ce", "dlr"]
+
+
+@ATTACKS.register("apgd")
+class APGD(Attack):
+    r"""Auto-PGD in L∞ or L2 (Croce & Hein, arXiv:2003.01690).
+
+    Projected gradient ascent with momentum, whose steps begin at 2ε. With Π the projection onto the
+    ball and [0, 1], and d the sign of the gradient (L∞) or the gradient over its length (L2):
+
+    .. math::
+        z &= Π\bigl(x_t + α_t\, d_t\bigr) \\
+        x_{t+1} &= Π\bigl(x_t + 0.75\,(z - x_t) + 0.25\,(x_t - x_{t-1})\bigr)
+
+    At checkpoints, the first after 22 % of the steps and the later ones at intervals that shrink by
+    3 % of them down to 6 %, α is halved and the ascent goes back to the best point so far, for each
+    image by itself, if fewer than a share ρ of the steps since the last checkpoint raised the loss,
+    or if α was kept there and the best loss has not grown since.
+
+    An image leaves the work as soon as the model is fooled by it, also if it is as it comes; the
+    authors' code goes on to the last step, which changes no success. Of an image that withstands
+    all, the point of the highest loss is returned.
+
+    Args:
+        eps: bound on the perturbation, on the scale of images in [0, 1]; None for 8/255 in L∞ and
+            0.5 in L2, as is usual for CIFAR-10.
+        norm: ``"linf"`` or ``"l2"``.
+        targeted: the labels passed are classes to reach.
+        steps: number of steps in each run.
+        restarts: number of runs from a random point; later ones work on the images not yet fooled.
+        loss: what to raise: ``"ce"``, the cross-entropy, or ``"dlr"``, the difference of logits
+            ratio, which wants three classes. Targeted, it is lowered for the class to reach.
+        rho: the share ρ.
+        samples: how often to ask the model at each point, for models that answer at random;
+            gradients, losses and logits are averaged.
+        stop_early: off, every image takes all steps, and the point of the highest loss among those
+            that fool the model is returned where there is one.
+
+    Raises:
+        InputError: for another norm or loss, counts below one, or ρ outside [0, 1]; on the call,
+            for ``"dlr"`` and a model of two classes.
+
+    Example:
+        >>> import torch
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3)).eval()
+        >>> images, labels = torch.full((2, 3, 2, 2), 0.5), torch.tensor([0, 1])
+        >>> result = APGD("8/255", steps=10, stop_early=False)(model, images, labels)
+        >>> [round(float(d), 4) for d in result.distances]
+        [0.0314, 0.0314]
+    """
+
+    reference: ClassVar[str] = "arXiv:2003.01690"
+
+    def __init__(
+        self,
+        eps: float | str | None = None,
+        *,
+        norm: Norm = "linf",
+        targeted: bool = False,
+        steps: int = 100,
+        restarts: int = 1,
+        loss: Loss = "ce",
+        rho: float = 0.75,
+        samples: int = 1,
+        stop_early: bool = True,
+    ) -> None:
+        check_choice("norm", norm, tuple(BOUNDS))
+        self.norm = norm
+        if eps is None:
+            eps = self.options["eps"] = BOUNDS[norm]
+        super().__init__(eps, targeted=targeted)
+        self.steps = check_count("steps", steps)
+        self.restarts = check_count("restarts", restarts)
+        self.loss = check_choice("loss", loss, ("ce", "dlr"))
+        self.rho = check_number("rho", rho, 0, 1)
+        self.samples = check_count("samples", samples)
+        self.stop_early = stop_early
+
+    def run(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        eps: float,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """Return attacked images for one bound."""
+        with torch.no_grad():
+            logits = check_logits(model(images), len(images))
+        check_labels(labels, len(images), logits.shape[1])
+        rounds = self._rounds(logits, labels)
+        best = images.detach().clone()
+        fooled = self.fooled(logits, labels) & self.stop_early
+        height = torch.full_like(logits[:, 0], -torch.inf)
+        for goals in (goals for goals in rounds for _ in range(self.restarts)):
+            # Drawn for the whole batch, so that no image's start depends on who is left.
+            start = self._start(images, eps, generator)
+            left = (~fooled | (not self.stop_early)).nonzero().squeeze(1)
+            if len(left) == 0:
+                break
+            at = _Ascent.begin(start[left], images[left], labels[left], goals[left], 2 * eps)
+            found, values, success = self._climb(model, at, eps)
+            better = (success > fooled[left]) | (
+                (success == fooled[left]) & (values > height[left])
+            )
+            left = left[better]
+            best[left], height[left], fooled[left] = found[better], values[better], success[better]
+        return best
+
+    def _rounds(self, logits: Tensor, labels: Tensor) -> list[Tensor]:
+        """One tensor (N,) for each round of runs: the classes that :meth:`_value` is given."""
+        if self.loss == "dlr" and logits.shape[1] < 3:
+            raise InputError(
+                "loss", "'ce' for a model of two classes", "'dlr'", "DLR compares three logits"
+            )
+        return [labels]
+
+    def _value(self, logits: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
+        """What to raise, for each image (N,)."""
+        values = (dlr if self.loss == "dlr" else cross_entropy)(logits, labels)
+        return -values if self.targeted else values
+
+    def _start(self, images: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
+        """A random point of the ball's surface (before pixels are clipped) for each image."""
+        if self.norm == "linf":
+            noise = in_ball(images, "linf", generator)
+            noise = noise / noise.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
+        else:
+            noise = _unit(normal(images, generator))
+        return (images + eps * noise).clamp(0, 1)
+
+    def _climb(self, model: nn.Module, at: _Ascent, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        """One run: the points reached, their losses (N,), and which of them fool the model."""
+        found, height = at.point.clone(), torch.full_like(at.value, -torch.inf)
+        period, least, less = (max(int(share * self.steps), 1) for share in (0.22, 0.06, 0.03))
+        since = 0
+        for number in range(self.steps + 1):
+            if number > 0:
+                at.point, at.before = self._step(at, eps, 1 if number == 1 else 0.75), at.point
+            success = self._look(model, at, last=number == self.steps)
+            better = success & (at.value > height[at.row])
+            found[at.row[better]], height[at.row[better]] = at.point[better], at.value[better]
+            if self.stop_early and bool(success.any()):
+                at.keep(~success)
+                if len(at.row) == 0:
+                    break
+            if since == period:
+                at.check(self.rho * period)
+                since, period = 0, max(period - less, least)
+            since += 1
+        fooled = height > -torch.inf
+        missed = ~fooled[at.row]
+        found[at.row[missed]], height[at.row[missed]] = at.top[missed], at.top_value[missed]
+        return found, height, fooled
+
+    def _step(self, at: _Ascent, eps: float, share: float) -> Tensor:
+        """The next point of each image, with ``share`` of it from the gradient."""
+
+        def inside(points: Tensor) -> Tensor:
+            return (at.image + project(points - at.image, self.norm, eps)).clamp(0, 1)
+
+        way = at.slope.sign() if self.norm == "linf" else _unit(at.slope)
+        stepped = inside(at.point + at.step * way)
+        momentum = at.point - at.before
+        return inside(at.point + share * (stepped - at.point) + (1 - share) * momentum)
+
+    def _look(self, model: nn.Module, at: _Ascent, *, last: bool) -> Tensor:
+        """Ask the model at each point, note loss and gradient, and say which fool it."""
+        leaf = at.point.detach().requires_grad_(not last)
+        logits, values, slope = (torch.zeros((), device=leaf.device) for _ in range(3))
+        for _ in range(self.samples):
+            with torch.set_grad_enabled(not last):
+                answer = check_logits(model(leaf), len(leaf))
+                value = self._value(answer, at.label, at.goal)
+            logits, values = logits + answer.detach(), values + value.detach()
+            through = self.stop_early and self.samples == 1 and self.fooled(answer, at.label).all()
+            if not last and not through:  # else nobody wants the gradient
+                slope = slope + torch.autograd.grad(value.sum(), leaf)[0]
+        at.note(values / self.samples, (slope / self.samples).expand_as(leaf))
+        return self.fooled(logits, at.label)
+
+
+@dataclass
+class _Ascent:
+    """Where a run stands: each tensor has a row for each image still at work.
+
+    Attributes:
+        row: the image's place in the batch.
+        image: the image as it was.
+        label: its label.
+        goal: the class that the loss is given.
+        step: size of its steps (N, 1, 1, 1).
+        point: where it is.
+        before: where it was.
+        value: the loss at the point.
+        slope: the gradient of the loss there.
+        top: the point of the highest loss.
+        top_value: the loss there.
+        top_slope: the gradient there.
+        rises: how many steps since the last checkpoint raised the loss.
+        checked: the highest loss at the last checkpoint.
+        kept: whether the last checkpoint left the size of the steps as it was.
+    """
+
+    row: Tensor
+    image: Tensor
+    label: Tensor
+    goal: Tensor
+    step: Tensor
+    point: Tensor
+    before: Tensor
+    value: Tensor
+    slope: Tensor
+    top: Tensor
+    top_value: Tensor
+    top_slope: Tensor
+    rises: Tensor
+    checked: Tensor
+    kept: Tensor
+
+    @classmethod
+    def begin(
+        cls, start: Tensor, images: Tensor, labels: Tensor, goals: Tensor, step: float
+    ) -> _Ascent:
+        """A run from ``start``, where the model has not been asked yet."""
+        low = torch.full_like(start[:, 0, 0, 0], -torch.inf)
+        return cls(
+            row=torch.arange(len(start), device=start.device),
+            image=images,
+            label=labels,
+            goal=goals,
+            step=torch.full_like(start[:, :1, :1, :1], step),
+            point=start,
+            before=start,
+            value=-low,
+            slope=torch.zeros_like(start),
+            top=start,
+            top_value=low,
+            top_slope=torch.zeros_like(start),
+            rises=torch.zeros_like(labels),
+            checked=low,
+            kept=torch.zeros_like(labels, dtype=torch.bool),
+        )
+
+    def note(self, values: Tensor, slopes: Tensor) -> None:
+        """Take in what the model says at the point."""
+        self.rises = self.rises + (values > self.value)
+        self.value, self.slope = values, slopes
+        higher = values > self.top_value
+        wide = higher.view(-1, 1, 1, 1)
+        self.top = torch.where(wide, self.point, self.top)
+        self.top_slope = torch.where(wide, slopes, self.top_slope)
+        self.top_value = torch.where(higher, values, self.top_value)
+
+    def check(self, enough: float) -> None:
+        """At a checkpoint, halve the steps where the loss did not rise as it should."""
+        halve = (self.rises <= enough) | (self.kept & (self.top_value <= self.checked))
+        wide = halve.view(-1, 1, 1, 1)
+        self.step = torch.where(wide, self.step / 2, self.step)
+        self.point = torch.where(wide, self.top, self.point)
+        self.slope = torch.where(wide, self.top_slope, self.slope)
+        self.rises = torch.zeros_like(self.rises)
+        self.checked, self.kept = self.top_value, ~halve
+
+    def keep(self, which: Tensor) -> None:
+        """Go on with some of the images."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name)[which])
+
+
+def _unit(points: Tensor) -> Tensor:
+    """Each of ``points`` (N, C, H, W) over its length; zero stays zero."""
+    flat = points.flatten(1)
+    # Over the largest first: squares of the gradients of a sure model underflow.
+    flat = flat / flat.abs().amax(1, keepdim=True).clamp_min(1e-38)
+    size: Tensor = torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(1e-12)
+    return (flat / size).view_as(points)
