@@ -106,9 +106,14 @@ def agree(
     As many: our share lies in the 95 % interval of theirs.
     """
     mine, other = (model(made).argmax(1) != labels for made in (ours, theirs))
-    interval = binomtest(int(other.sum()), len(labels)).proportion_ci(method="wilson")
-    assert interval.low <= float(mine.float().mean()) <= interval.high
+    assert share_agrees(mine, other)
     both = mine & other
     assert int(both.sum()) > len(labels) // 2
     median, reference = (distance(images, made, norm)[both].median() for made in (ours, theirs))
     torch.testing.assert_close(median, reference, rtol=0.05, atol=0)
+
+
+def share_agrees(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether the share of what holds in ``ours`` lies in the 95 % interval of that in theirs."""
+    interval = binomtest(int(theirs.sum()), len(theirs)).proportion_ci(method="wilson")
+    return bool(interval.low <= float(ours.float().mean()) <= interval.high)

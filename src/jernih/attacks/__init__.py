@@ -1,6 +1,7 @@
 """Attacks: ``attack(model, images, labels) -> AttackResult``, one method a file."""
 
 from jernih.attacks.apgd import APGD
+from jernih.attacks.apgd_t import APGDT
 from jernih.attacks.base import ATTACKS, UNBOUNDED, Attack, MinimumNorm, distance, project
 from jernih.attacks.bim import BIM
 from jernih.attacks.blur import Blur
@@ -17,6 +18,7 @@ from jernih.attacks.uniform_noise import UniformNoise
 
 __all__ = [
     "APGD",
+    "APGDT",
     "ATTACKS",
     "BIM",
     "FGSM",
