@@ -8,17 +8,20 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from jernih.attacks import FGSM, PGD
 from jernih.classifiers import Classifier
 from jernih.config import Guidance, Training, Unit
+from jernih.data.unlabelled import unlabelled_files, with_unlabelled
 from jernih.purifiers import UNet
 from jernih.randomness import generator, seeded
 from jernih.train import TrainingData, fit_classifier, fit_purifier
 from jernih.train import purifier as purifier_training
 from jernih.train.base import fit
 from jernih.train.guidance import Guide
+from jernih.validate import InputError
 from tests.conftest import tiny_classifier
 from tests.helpers import Edges, datasets, striped_manifest
 
@@ -128,3 +131,21 @@ def test_the_rate_rises_and_falls(tmp_path: Path, data: TrainingData) -> None:
 def test_settings_left_at_their_defaults_leave_no_trace() -> None:
     assert "schedule" not in Training().model_dump()
     assert Training(schedule="cosine").model_dump()["schedule"] == "cosine"
+
+
+def test_unlabelled_images_join_the_training(tmp_path: Path, data: TrainingData) -> None:
+    extra = striped_manifest(tmp_path / "more")
+    files = unlabelled_files(tmp_path / "more")
+    assert len(files) == len(extra)
+    train = with_unlabelled(data.train, files)
+    assert len(train) == len(data.train) + len(files)
+    image, _, index = train[len(data.train)]
+    assert image.shape == data.train[0][0].shape
+    assert index == len(data.train)
+    with pytest.raises(InputError, match="unlabelled: expected an existing folder"):
+        unlabelled_files(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="a folder with images"):
+        unlabelled_files(tmp_path / "empty")
+    with pytest.raises(ValidationError, match="set labels to predicted"):
+        Guidance(unlabelled=str(tmp_path))

@@ -10,7 +10,7 @@ import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -21,6 +21,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
+    model_validator,
 )
 
 from jernih.attacks import ATTACKS, UNBOUNDED
@@ -123,7 +124,8 @@ class Guidance(Section):
 
     ``through`` is an attack made through purifier and classifier, for a ``through_share`` of the
     batches; ``labels`` says what attacks are told of each image: its true class, or what the
-    classifier makes of it, which leaks no label.
+    classifier makes of it, which leaks no label. ``unlabelled`` is a folder of further images to
+    train with, which asks for predicted labels.
     """
 
     pixel: Literal["mse", "l1", "charbonnier"] = "mse"
@@ -133,6 +135,13 @@ class Guidance(Section):
     labels: Literal["true", "predicted"] = "true"
     through: Unit | None = None
     through_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    unlabelled: str | None = None
+
+    @model_validator(mode="after")
+    def _labels_are_there(self) -> Self:
+        if self.unlabelled is not None and self.labels == "true":
+            raise ValueError("unlabelled images have no true labels: set labels to predicted")
+        return self
 
 
 class OtherPurifier(Section):

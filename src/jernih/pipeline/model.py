@@ -6,11 +6,13 @@ import dataclasses
 import functools
 import logging
 import re
+from pathlib import Path
 
 import torch
 
 from jernih.config import Training, Unit
 from jernih.data.modify import ImageDataset
+from jernih.data.unlabelled import unlabelled_files, with_unlabelled
 from jernih.defended import Defended
 from jernih.detectors import DETECTORS, Calibration, Detector
 from jernih.pipeline.classifier import AttackCheck, ClassifierStages
@@ -79,7 +81,7 @@ class ModelStages(ClassifierStages):
             weights=digest(weights),
             training=plain(training),
             clean_share=settings.clean_share,
-            **({"guidance": plain(settings.guidance)} if settings.guidance else {}),
+            **self._guidance_key(),
             attack=plain(settings.attack),
             attack_once=settings.attack_once,
             epsilons=settings.epsilons,
@@ -87,6 +89,7 @@ class ModelStages(ClassifierStages):
             device=self.device,
         )
         prepared = None
+        more = self._unlabelled()
         new = self._new_purifier(choice, weights, training)
         trained = new.learns == "by gradient" and training is not None and weights is None
         if trained and settings.attack_once and not self.folder.is_complete(stage, key):
@@ -103,7 +106,10 @@ class ModelStages(ClassifierStages):
                         classifier,
                         self._attack(),
                         settings.epsilons,
-                        TrainingData(_as_they_are(train) if prepared else train, datasets["val"]),
+                        TrainingData(
+                            with_unlabelled(_as_they_are(train) if prepared else train, more),
+                            datasets["val"],
+                        ),
                         training,
                         folder,
                         clean_share=settings.clean_share,
@@ -115,6 +121,17 @@ class ModelStages(ClassifierStages):
                     )
                 save_purifier(new, folder / "purifier.safetensors")
         return restore_purifier(self.folder.path / stage / "purifier.safetensors")
+
+    def _unlabelled(self) -> list[Path]:
+        guidance = self.config.model.guidance
+        return unlabelled_files(guidance.unlabelled) if guidance and guidance.unlabelled else []
+
+    def _guidance_key(self) -> dict[str, object]:
+        guidance = self.config.model.guidance
+        if guidance is None:
+            return {}
+        files = [(str(file), file.stat().st_size) for file in self._unlabelled()]
+        return {"guidance": plain(guidance), "unlabelled": files}
 
     def _new_purifier(
         self, choice: Unit, weights: str | None, training: Training | None
