@@ -18,7 +18,7 @@ from jernih.validate import InputError
 from tests.conftest import tiny_classifier
 
 EPS = 8 / 255
-MOST = {"steps": 20, "searches": 3}
+MOST = {"steps": 20, "searches": 3, "queries": 60}
 
 
 def make(name: str, **options: object) -> Attack:

@@ -14,6 +14,7 @@ from jernih.attacks.mi_fgsm import MIFGSM
 from jernih.attacks.pgd import PGD
 from jernih.attacks.r_fgsm import RFGSM
 from jernih.attacks.salt_and_pepper import SaltAndPepper
+from jernih.attacks.square import Square
 from jernih.attacks.uniform_noise import UniformNoise
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "JPEGCompression",
     "MinimumNorm",
     "SaltAndPepper",
+    "Square",
     "UniformNoise",
     "distance",
     "project",

@@ -1,0 +1,159 @@
+"""Square: as strong as its peers, with the published schedule, and without gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binomtest
+from torch import Tensor, nn
+
+from jernih.attacks import Square, distance
+from jernih.attacks.square import _peak
+from jernih.randomness import generator
+from jernih.types import Norm
+from jernih.validate import InputError
+from tests.attacks.gradient_peers import of_art, of_torchattacks
+from tests.attacks.known import Digits, linear_model, middling
+from tests.conftest import tiny_classifier
+
+
+class _Blind(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        raise RuntimeError("somebody asked for a gradient")
+
+
+class Blind(nn.Module):
+    """A model without gradients that counts the images it is asked about."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.asked = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.asked += len(images)
+        logits: Tensor = _Blind.apply(self.model(images))
+        return logits
+
+
+def agree(model: nn.Module, labels: Tensor, ours: Tensor, theirs: Tensor) -> None:
+    mine, other = (int((model(made).argmax(1) != labels).sum()) for made in (ours, theirs))
+    interval = binomtest(other, len(labels)).proportion_ci(method="wilson")
+    assert interval.low <= mine / len(labels) <= interval.high
+    assert 0.2 < other / len(labels) < 1
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.12), ("l2", 1.2)])
+@pytest.mark.parametrize("peer", ["torchattacks", "art"])
+def test_beside_peers(digits: Digits, norm: Norm, eps: float, peer: str) -> None:
+    images, labels = digits.images, digits.labels
+    ours = Square(eps, norm=norm, queries=150)(
+        digits.model, images, labels, generator=generator("square")
+    )
+    assert float(ours.distances.max()) <= eps + 1e-5
+    if peer == "torchattacks":
+        name = "Linf" if norm == "linf" else "L2"
+        theirs = of_torchattacks(
+            "Square", digits.model, images, labels, norm=name, eps=eps, n_queries=150, seed=0
+        )
+    else:
+        np.random.seed(0)  # noqa: NPY002 - ART draws from the global numbers
+        order = np.inf if norm == "linf" else 2
+        theirs = of_art(
+            "SquareAttack",
+            digits.model,
+            images,
+            labels,
+            norm=order,
+            eps=eps,
+            max_iter=150,
+            nb_restarts=1,
+            verbose=False,
+        )
+    if peer == "art" and norm == "l2":  # another schedule there: at least as strong
+        fooled = (digits.model(theirs).argmax(1) != labels).float().mean()
+        assert float(ours.success.float().mean()) >= float(fooled) - 0.1
+        return
+    agree(digits.model, labels, ours.images, theirs)
+
+
+def test_sees_no_gradient_and_asks_as_often_as_it_says(digits: Digits) -> None:
+    blind = Blind(digits.model).eval()
+    images, labels = digits.images[:4], digits.labels[:4]
+    with pytest.raises(RuntimeError, match="asked for a gradient"):
+        blind(images.clone().requires_grad_(True)).sum().backward()
+    blind.asked = 0
+    tiny = Square(1e-6, queries=30)
+    result = tiny(blind, images, labels, generator=generator(0))
+    assert not bool(result.success.any())
+    # Clean, the start, 30 squares, and the recheck.
+    assert blind.asked == 4 * (1 + 1 + 30 + 1)
+    assert Square(0.3, queries=30)(blind, images, labels, generator=generator(0)).success.any()
+
+
+def test_the_published_schedule() -> None:
+    attack = Square(queries=10_000, share=0.8)
+    expected = {0: 1, 10: 1, 11: 2, 50: 2, 51: 4, 201: 8, 501: 16, 1001: 32, 2001: 64}
+    expected |= {4001: 128, 6001: 256, 8000: 256, 8001: 512, 9999: 512}
+    for query, divisor in expected.items():
+        assert attack.portion(query) == pytest.approx(0.8 / divisor)
+    assert Square(queries=5000).portion(26) == pytest.approx(0.2)  # as 52 of 10,000
+
+
+def test_peak_against_rings_counted_by_hand() -> None:
+    peak = _peak(3, 3)
+    raw = torch.full((3, 3), 0.25)
+    raw[1, 1] = 1.25
+    torch.testing.assert_close(peak, raw / raw.norm())
+    assert float(_peak(4, 7).norm()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_reaches_the_surface_of_a_linear_model(norm: Norm) -> None:
+    model, images = linear_model(), middling(4)
+    labels = model(images).argmax(1)
+    eps = 0.1 if norm == "linf" else 0.6
+    result = Square(eps, norm=norm, queries=400)(model, images, labels, generator=generator(1))
+    assert bool(result.success.all())
+    large = Square(eps / 20, norm=norm, queries=50)(model, images, labels, generator=generator(1))
+    still = ~large.success
+    torch.testing.assert_close(
+        distance(images, large.images, norm)[still], torch.full((int(still.sum()),), eps / 20)
+    )
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_targeted(digits: Digits, norm: Norm) -> None:
+    targets = (digits.labels[:20] + 1) % 10
+    attack = Square(0.5 if norm == "linf" else 4.0, norm=norm, targeted=True, queries=400)
+    result = attack(digits.model, digits.images[:20], targets, generator=generator(2))
+    assert float(result.success.float().mean()) > 0.5
+    assert torch.equal(result.predictions == targets, result.success)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_wrong_images_stay_and_odd_shapes_work(norm: Norm) -> None:
+    model = tiny_classifier(outputs=1)
+    images = torch.rand(3, 3, 32, 7, generator=generator("odd"))
+    labels = model(images).argmax(1)
+    labels[0] = 1 - labels[0]
+    result = Square(0.1, norm=norm, queries=40)(model, images, labels, generator=generator(3))
+    assert torch.equal(result.images[0], images[0])
+    assert not torch.equal(result.images[1:], images[1:])
+
+
+def test_refuses() -> None:
+    with pytest.raises(InputError, match="norm"):
+        Square(norm="l1")
+    with pytest.raises(InputError, match="queries"):
+        Square(queries=0)
+    with pytest.raises(InputError, match="share"):
+        Square(share=1.5)
