@@ -2,6 +2,7 @@
 
 from jernih.attacks.apgd import APGD
 from jernih.attacks.apgd_t import APGDT
+from jernih.attacks.auto_attack import AutoAttack
 from jernih.attacks.base import ATTACKS, UNBOUNDED, Attack, MinimumNorm, distance, project
 from jernih.attacks.bim import BIM
 from jernih.attacks.blur import Blur
@@ -28,6 +29,7 @@ __all__ = [
     "RFGSM",
     "UNBOUNDED",
     "Attack",
+    "AutoAttack",
     "Blur",
     "Control",
     "DeepFool",

@@ -149,10 +149,7 @@ class Attack(Configured, ABC):
         For training, where the outcome of each attack is of no interest.
         """
         images = check_images(images)
-        if not isinstance(model, nn.Module):
-            raise InputError("model", "a torch.nn.Module", f"a {type(model).__name__}")
-        if any(module.training for module in model.modules()):
-            raise InputError("model", "evaluation mode (call model.eval())", "training mode")
+        check_model(model)
         if not epsilons:
             raise InputError("epsilons", "at least one bound", "none")
         bounds = [self.bound(eps) for eps in epsilons]
@@ -270,6 +267,18 @@ class MinimumNorm(Attack):
         confined = super()._confine(images, attacked, eps)
         inside = distance(images, attacked, self.norm) <= eps
         return torch.where(inside.view(-1, 1, 1, 1), attacked, confined)
+
+
+def check_model(model: nn.Module) -> None:
+    """Check that ``model`` can be attacked.
+
+    Raises:
+        InputError: for something else than a module, and for a model in training mode.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError("model", "a torch.nn.Module", f"a {type(model).__name__}")
+    if any(module.training for module in model.modules()):
+        raise InputError("model", "evaluation mode (call model.eval())", "training mode")
 
 
 def distance(images: Tensor, others: Tensor, norm: Norm) -> Tensor:
