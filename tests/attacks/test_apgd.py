@@ -175,6 +175,18 @@ def test_samples_average_the_answers_of_a_random_model(digits: Digits) -> None:
     assert rises[8] > rises[1]
 
 
+def test_logits_of_half_precision(digits: Digits) -> None:
+    class Half(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = digits.model(images).bfloat16()
+            return logits
+
+    data = (Half().eval(), digits.images, digits.labels)
+    for stop in (False, True):
+        result = APGD(0.1, steps=5, stop_early=stop)(*data, generator=generator(0))
+        assert 0 < int(result.success.sum()) < len(digits.labels)
+
+
 def test_dlr_wants_three_classes() -> None:
     model, images = tiny_classifier(outputs=1), torch.rand(2, 3, 16, 16)
     with pytest.raises(InputError, match="'ce' for a model of two classes"):

@@ -118,7 +118,7 @@ class APGD(Attack):
         rounds = self._rounds(logits, labels)
         best = images.detach().clone()
         fooled = self.fooled(logits, labels) & self.stop_early
-        height = torch.full_like(logits[:, 0], -torch.inf)
+        height = torch.full_like(best[:, 0, 0, 0], -torch.inf)
         for goals in (goals for goals in rounds for _ in range(self.restarts)):
             # Drawn for the whole batch, so that no image's start depends on who is left.
             start = self._start(images, eps, generator)
@@ -165,10 +165,11 @@ class APGD(Attack):
             if number > 0:
                 at.point, at.before = self._step(at, eps, 1 if number == 1 else 0.75), at.point
             success = self._look(model, at, last=number == self.steps)
-            better = success & (at.value > height[at.row])
-            found[at.row[better]], height[at.row[better]] = at.point[better], at.value[better]
-            if self.stop_early and bool(success.any()):
-                at.keep(~success)
+            if bool(success.any()):
+                better = success & (at.value > height[at.row])
+                found[at.row[better]], height[at.row[better]] = at.point[better], at.value[better]
+                if self.stop_early:
+                    at.keep(~success)
                 if len(at.row) == 0:
                     break
             if since == period:
@@ -203,7 +204,7 @@ class APGD(Attack):
             through = self.stop_early and self.samples == 1 and self.fooled(answer, at.label).all()
             if not last and not through:  # else nobody wants the gradient
                 slope = slope + torch.autograd.grad(value.sum(), leaf)[0]
-        at.note(values / self.samples, (slope / self.samples).expand_as(leaf))
+        at.note(values.float() / self.samples, (slope / self.samples).expand_as(leaf))
         return self.fooled(logits, at.label)
 
 
