@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from jernih.attacks.base import ATTACKS, Attack, project
-from jernih.attacks.draws import in_ball, normal
+from jernih.attacks.ascent import Ascent, SparseAscent, random_start
+from jernih.attacks.base import ATTACKS, Attack
 from jernih.attacks.losses import cross_entropy, dlr
+from jernih.attacks.pgd import BOUNDS
 from jernih.types import Norm
 from jernih.validate import (
     InputError,
@@ -21,15 +21,12 @@ from jernih.validate import (
     check_number,
 )
 
-BOUNDS: dict[Norm, float | str] = {"linf": "8/255", "l2": 0.5}
-"""The bound in each norm where none is given: those usual for CIFAR-10."""
-
 Loss = Literal["ce", "dlr"]
 
 
 @ATTACKS.register("apgd")
 class APGD(Attack):
-    r"""Auto-PGD in L∞ or L2 (Croce & Hein, arXiv:2003.01690).
+    r"""Auto-PGD in L∞, L2 or L1 (Croce & Hein, arXiv:2003.01690).
 
     Projected gradient ascent with momentum, whose steps begin at 2ε. With Π the projection onto the
     ball and [0, 1], and d the sign of the gradient (L∞) or the gradient over its length (L2):
@@ -48,15 +45,15 @@ class APGD(Attack):
     all, the point of the highest loss is returned.
 
     Args:
-        eps: bound on the perturbation, on the scale of images in [0, 1]; None for 8/255 in L∞ and
-            0.5 in L2, as is usual for CIFAR-10.
-        norm: ``"linf"`` or ``"l2"``.
+        eps: bound on the perturbation, on the scale of images in [0, 1]; None for 8/255 in L∞,
+            0.5 in L2 and 12 in L1, as is usual for CIFAR-10.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
         targeted: the labels passed are classes to reach.
         steps: number of steps in each run.
         restarts: number of runs from a random point; later ones work on the images not yet fooled.
         loss: what to raise: ``"ce"``, the cross-entropy, or ``"dlr"``, the difference of logits
             ratio, which wants three classes. Targeted, it is lowered for the class to reach.
-        rho: the share ρ.
+        rho: the share ρ, of no use in L1.
         samples: how often to ask the model at each point, for models that answer at random;
             gradients, losses and logits are averaged.
         stop_early: off, every image takes all steps, and the point of the highest loss among those
@@ -116,17 +113,18 @@ class APGD(Attack):
             logits = check_logits(model(images), len(images))
         check_labels(labels, len(images), logits.shape[1])
         rounds = self._rounds(logits, labels)
+        kind = SparseAscent if self.norm == "l1" else Ascent
         best = images.detach().clone()
         fooled = self.fooled(logits, labels) & self.stop_early
         height = torch.full_like(best[:, 0, 0, 0], -torch.inf)
         for goals in (goals for goals in rounds for _ in range(self.restarts)):
             # Drawn for the whole batch, so that no image's start depends on who is left.
-            start = self._start(images, eps, generator)
+            start = random_start(images, self.norm, eps, generator)
             left = (~fooled | (not self.stop_early)).nonzero().squeeze(1)
             if len(left) == 0:
                 break
-            at = _Ascent.begin(start[left], images[left], labels[left], goals[left], 2 * eps)
-            found, values, success = self._climb(model, at, eps)
+            at = kind.begin(self.norm, eps, start[left], images[left], labels[left], goals[left])
+            found, values, success = self._climb(model, at)
             better = (success > fooled[left]) | (
                 (success == fooled[left]) & (values > height[left])
             )
@@ -147,23 +145,13 @@ class APGD(Attack):
         values = (dlr if self.loss == "dlr" else cross_entropy)(logits, labels)
         return -values if self.targeted else values
 
-    def _start(self, images: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
-        """A random point of the ball's surface (before pixels are clipped) for each image."""
-        if self.norm == "linf":
-            noise = in_ball(images, "linf", generator)
-            noise = noise / noise.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
-        else:
-            noise = _unit(normal(images, generator))
-        return (images + eps * noise).clamp(0, 1)
-
-    def _climb(self, model: nn.Module, at: _Ascent, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    def _climb(self, model: nn.Module, at: Ascent) -> tuple[Tensor, Tensor, Tensor]:
         """One run: the points reached, their losses (N,), and which of them fool the model."""
         found, height = at.point.clone(), torch.full_like(at.value, -torch.inf)
-        period, least, less = (max(int(share * self.steps), 1) for share in (0.22, 0.06, 0.03))
-        since = 0
+        checkpoints = at.checkpoints(self.steps)
         for number in range(self.steps + 1):
             if number > 0:
-                at.point, at.before = self._step(at, eps, 1 if number == 1 else 0.75), at.point
+                at.move(first=number == 1)
             success = self._look(model, at, last=number == self.steps)
             if bool(success.any()):
                 better = success & (at.value > height[at.row])
@@ -172,27 +160,14 @@ class APGD(Attack):
                     at.keep(~success)
                 if len(at.row) == 0:
                     break
-            if since == period:
-                at.check(self.rho * period)
-                since, period = 0, max(period - less, least)
-            since += 1
+            if number in checkpoints:
+                at.check(self.rho * checkpoints[number])
         fooled = height > -torch.inf
         missed = ~fooled[at.row]
         found[at.row[missed]], height[at.row[missed]] = at.top[missed], at.top_value[missed]
         return found, height, fooled
 
-    def _step(self, at: _Ascent, eps: float, share: float) -> Tensor:
-        """The next point of each image, with ``share`` of it from the gradient."""
-
-        def inside(points: Tensor) -> Tensor:
-            return (at.image + project(points - at.image, self.norm, eps)).clamp(0, 1)
-
-        way = at.slope.sign() if self.norm == "linf" else _unit(at.slope)
-        stepped = inside(at.point + at.step * way)
-        momentum = at.point - at.before
-        return inside(at.point + share * (stepped - at.point) + (1 - share) * momentum)
-
-    def _look(self, model: nn.Module, at: _Ascent, *, last: bool) -> Tensor:
+    def _look(self, model: nn.Module, at: Ascent, *, last: bool) -> Tensor:
         """Ask the model at each point, note loss and gradient, and say which fool it."""
         leaf = at.point.detach().requires_grad_(not last)
         logits, values, slope = (torch.zeros((), device=leaf.device) for _ in range(3))
@@ -206,100 +181,3 @@ class APGD(Attack):
                 slope = slope + torch.autograd.grad(value.sum(), leaf)[0]
         at.note(values.float() / self.samples, (slope / self.samples).expand_as(leaf))
         return self.fooled(logits, at.label)
-
-
-@dataclass
-class _Ascent:
-    """Where a run stands: each tensor has a row for each image still at work.
-
-    Attributes:
-        row: the image's place in the batch.
-        image: the image as it was.
-        label: its label.
-        goal: the class that the loss is given.
-        step: size of its steps (N, 1, 1, 1).
-        point: where it is.
-        before: where it was.
-        value: the loss at the point.
-        slope: the gradient of the loss there.
-        top: the point of the highest loss.
-        top_value: the loss there.
-        top_slope: the gradient there.
-        rises: how many steps since the last checkpoint raised the loss.
-        checked: the highest loss at the last checkpoint.
-        kept: whether the last checkpoint left the size of the steps as it was.
-    """
-
-    row: Tensor
-    image: Tensor
-    label: Tensor
-    goal: Tensor
-    step: Tensor
-    point: Tensor
-    before: Tensor
-    value: Tensor
-    slope: Tensor
-    top: Tensor
-    top_value: Tensor
-    top_slope: Tensor
-    rises: Tensor
-    checked: Tensor
-    kept: Tensor
-
-    @classmethod
-    def begin(
-        cls, start: Tensor, images: Tensor, labels: Tensor, goals: Tensor, step: float
-    ) -> _Ascent:
-        """A run from ``start``, where the model has not been asked yet."""
-        low = torch.full_like(start[:, 0, 0, 0], -torch.inf)
-        return cls(
-            row=torch.arange(len(start), device=start.device),
-            image=images,
-            label=labels,
-            goal=goals,
-            step=torch.full_like(start[:, :1, :1, :1], step),
-            point=start,
-            before=start,
-            value=-low,
-            slope=torch.zeros_like(start),
-            top=start,
-            top_value=low,
-            top_slope=torch.zeros_like(start),
-            rises=torch.zeros_like(labels),
-            checked=low,
-            kept=torch.zeros_like(labels, dtype=torch.bool),
-        )
-
-    def note(self, values: Tensor, slopes: Tensor) -> None:
-        """Take in what the model says at the point."""
-        self.rises = self.rises + (values > self.value)
-        self.value, self.slope = values, slopes
-        higher = values > self.top_value
-        wide = higher.view(-1, 1, 1, 1)
-        self.top = torch.where(wide, self.point, self.top)
-        self.top_slope = torch.where(wide, slopes, self.top_slope)
-        self.top_value = torch.where(higher, values, self.top_value)
-
-    def check(self, enough: float) -> None:
-        """At a checkpoint, halve the steps where the loss did not rise as it should."""
-        halve = (self.rises <= enough) | (self.kept & (self.top_value <= self.checked))
-        wide = halve.view(-1, 1, 1, 1)
-        self.step = torch.where(wide, self.step / 2, self.step)
-        self.point = torch.where(wide, self.top, self.point)
-        self.slope = torch.where(wide, self.top_slope, self.slope)
-        self.rises = torch.zeros_like(self.rises)
-        self.checked, self.kept = self.top_value, ~halve
-
-    def keep(self, which: Tensor) -> None:
-        """Go on with some of the images."""
-        for field in fields(self):
-            setattr(self, field.name, getattr(self, field.name)[which])
-
-
-def _unit(points: Tensor) -> Tensor:
-    """Each of ``points`` (N, C, H, W) over its length; zero stays zero."""
-    flat = points.flatten(1)
-    # Over the largest first: squares of the gradients of a sure model underflow.
-    flat = flat / flat.abs().amax(1, keepdim=True).clamp_min(1e-38)
-    size: Tensor = torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(1e-12)
-    return (flat / size).view_as(points)

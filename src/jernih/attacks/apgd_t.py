@@ -33,9 +33,9 @@ class APGDT(APGD):
     scale of its own but, with steps along a sign or a unit vector, needs none.
 
     Args:
-        eps: bound on the perturbation, on the scale of images in [0, 1]; None for 8/255 in L∞ and
-            0.5 in L2, as is usual for CIFAR-10.
-        norm: ``"linf"`` or ``"l2"``.
+        eps: bound on the perturbation, on the scale of images in [0, 1]; None for 8/255 in L∞,
+            0.5 in L2 and 12 in L1, as is usual for CIFAR-10.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
         steps: number of steps in each run.
         restarts: number of runs from a random point towards each class.
         targets: number of classes to aim at; all the wrong ones, where there are fewer.

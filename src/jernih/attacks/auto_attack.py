@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from jernih.attacks.apgd import BOUNDS
 from jernih.attacks.base import ATTACKS, Attack, check_model
 from jernih.attacks.draws import source
+from jernih.attacks.pgd import BOUNDS
 from jernih.types import Norm
 from jernih.validate import (
     InputError,
@@ -90,7 +90,7 @@ class AutoAttack(Attack):
         steps: int = 100,
         queries: int = 5000,
     ) -> None:
-        check_choice("norm", norm, tuple(BOUNDS))
+        check_choice("norm", norm, ("linf", "l2"))
         self.norm = norm
         if eps is None:
             eps = self.options["eps"] = BOUNDS[norm]
