@@ -188,6 +188,131 @@ def assess(
 
 
 @app.command(
+    help=_example(
+        "attack runs/mine /data/chest-xray --attack pgd --eps 4/255 --set steps=40 --out attacked",
+        "Attack images as one who sees only the classifier, write them without loss with a "
+        "manifest, read them again, and say how many successes rounding has undone. An interrupted "
+        "attack goes on with the same command.",
+    )
+)
+def attack(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="timm model, package.module:factory, .pt/.pt2 program, weights that Jernih wrote "
+            "(.safetensors or their .json card), config, or folder of a run."
+        ),
+    ],
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of class folders, folder of images with a table of labels, table "
+            "(.csv, .parquet), or name of a source (jernih list sources)."
+        ),
+    ],
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the attacked images.")],
+    attack: Annotated[str, typer.Option("--attack", help="See: jernih list attacks.")] = "pgd",
+    eps: Annotated[
+        str | None, typer.Option("--eps", help="Bound, such as 4/255; left out: the attack's own.")
+    ] = None,
+    norm: Annotated[str | None, typer.Option("--norm", help="linf, l2 or l1.")] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", metavar="CLASS", help="Class to reach.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="OPTION=VALUE", help="Option of the attack; may be repeated."
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option("--weights", help="Weights (.safetensors) for a model by name.")
+    ] = None,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Fetch timm's weights for a timm model.")
+    ] = False,
+    one_logit: Annotated[
+        bool, typer.Option("--one-logit", help="The timm model has a single sigmoid logit.")
+    ] = False,
+    mean: Annotated[
+        str | None, typer.Option("--mean", help="Normalisation, as in 0.5,0.5,0.5.")
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option("--std", help="Normalisation, as in 0.5,0.5,0.5.")
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option("--classes", help="Classes in the model's order: A,B or a file of names."),
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option("--labels", help="Table of labels for a folder of images.")
+    ] = None,
+    data_settings: Annotated[
+        list[str] | None,
+        typer.Option("--data-set", metavar="OPTION=VALUE", help="Option of the data source."),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Only train, val or test of the data.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", help="Draw at most so many images.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option("--size", help="Width and height; left out: the model's.")
+    ] = None,
+    fit: Annotated[
+        str | None, typer.Option("--fit", help="stretch, crop or pad; left out: the model's.")
+    ] = None,
+    file_format: Annotated[
+        str, typer.Option("--format", help="png (8 bits), png16 or npy (float32).")
+    ] = "png",
+    batch: Annotated[int, typer.Option("--batch", help="Images attacked together.")] = 32,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of all randomness.")] = 0,
+    device: Device = None,
+    verbose: Verbose = False,
+) -> None:
+    _begin(verbose)
+    from jernih.attack_files import AttackJob, lines, read_options
+    from jernih.terminal import TerminalReporter
+
+    job = AttackJob(
+        model=model,
+        data=data,
+        out=folder,
+        attack=attack,
+        eps=eps,
+        norm=norm,
+        options=read_options(settings or []),
+        target=target,
+        model_options={
+            "weights": weights,
+            "pretrained": pretrained,
+            "one_logit": one_logit,
+            "mean": _numbers("mean", mean),
+            "std": _numbers("std", std),
+        },
+        classes=classes,
+        labels=labels,
+        data_options=read_options(data_settings or [], "--data-set"),
+        split=split,
+        limit=limit,
+        size=size,
+        fit=fit,
+        file_format=file_format,
+        batch_size=batch,
+        seed=seed,
+        device=device or "auto",
+    )
+    made = job.run(TerminalReporter(err).progress("attack"))
+    for line in lines(made.results):
+        out.print(line, highlight=False, soft_wrap=True)
+    for warning in made.results["warnings"]:
+        out.print(f"[bold]warning[/bold]: {warning}", highlight=False, soft_wrap=True)
+    out.print(f"Manifest: {made.folder / 'manifest.csv'}", soft_wrap=True)
+    out.print(f"Record: {made.folder / 'attack.json'}", soft_wrap=True)
+
+
+@app.command(
     name="list",
     help=_example("list attacks", "List what can be named in a config."),
 )
@@ -280,15 +405,10 @@ def _pipeline(
     verbose: bool,
 ) -> Pipeline:
     """Read the config and make the pipeline that reports to this terminal."""
-    handler = RichHandler(console=err, show_path=False, show_time=False, markup=False)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
-    logging.getLogger("jernih").setLevel(logging.DEBUG if verbose else logging.INFO)
+    _begin(verbose)
     from jernih.config import load_config
     from jernih.pipeline import Pipeline
 
-    # The user's own modules lie where the command is called, as with `python -m`.
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
     overrides = list(settings or [])
     if device is not None:
         overrides.append(f"device={device}")
@@ -296,6 +416,26 @@ def _pipeline(
     from jernih.terminal import TerminalReporter
 
     return Pipeline(chosen, folder, TerminalReporter(err))
+
+
+def _numbers(argument: str, text: str | None) -> tuple[float, ...] | None:
+    """Numbers between commas."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(argument, "numbers such as 0.5,0.5,0.5", repr(text)) from None
+
+
+def _begin(verbose: bool) -> None:
+    """Set up the log, and make the user's own modules importable."""
+    handler = RichHandler(console=err, show_path=False, show_time=False, markup=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    logging.getLogger("jernih").setLevel(logging.DEBUG if verbose else logging.INFO)
+    # The user's own modules lie where the command is called, as with `python -m`.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
 
 
 def main() -> None:
@@ -315,6 +455,7 @@ def main() -> None:
             raise
         _fail(error.format_message(), getattr(error, "exit_code", 2))
     if code == _INTERRUPTED:  # Typer turns Ctrl-C into this exit code
+        err.show_cursor()  # a progress bar had hidden it
         _fail("interrupted; the same command goes on from here", code)
     sys.exit(code if isinstance(code, int) else 0)
 

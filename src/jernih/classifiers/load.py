@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -18,7 +18,8 @@ from jernih.randomness import seeded
 from jernih.validate import InputError, check_choice, nearest
 from jernih.weights import load_into, read_card, read_weights, write_weights
 
-_PROGRAMS = (".pt", ".pth", ".ts", ".pt2")
+PROGRAMS = (".pt", ".pth", ".ts", ".pt2")
+"""Endings of saved programs."""
 
 
 def load_classifier(
@@ -32,6 +33,7 @@ def load_classifier(
     std: Sequence[float] | None = None,
     options: dict[str, Any] | None = None,
     seed: int = 0,
+    same_head: bool = False,
 ) -> Classifier:
     """Make the classifier that ``name`` stands for, in evaluation mode.
 
@@ -48,6 +50,8 @@ def load_classifier(
         std: normalisation standard deviation; by default timm's, else ones.
         options: further keyword arguments for the timm model or the factory.
         seed: seed of the initial weights.
+        same_head: refuse a timm model whose weights are for another number of classes, instead of
+            leaving its head untrained.
 
     Raises:
         InputError: for an unknown model (with the nearest name), a factory that cannot be
@@ -60,7 +64,7 @@ def load_classifier(
     default_mean: Sequence[float] = (0.0, 0.0, 0.0)
     default_std: Sequence[float] = (1.0, 1.0, 1.0)
     head: str | None = None
-    if Path(name).suffix in _PROGRAMS:
+    if Path(name).suffix in PROGRAMS:
         network = _program(Path(name).expanduser())
     elif ":" in name:
         with seeded(seed, "classifier"):
@@ -71,13 +75,20 @@ def load_classifier(
         settings: dict[str, Any] = getattr(network, "pretrained_cfg", {})
         default_mean, default_std = settings["mean"], settings["std"]
         head = settings.get("classifier")
+        if same_head and pretrained and settings.get("num_classes", outputs) != outputs:
+            _refuse_head(settings["num_classes"], len(classes))
     if weights is not None:
         state = read_weights(weights)
         if state and all(key.startswith("network.") for key in state):
             state = {key.removeprefix("network."): value for key, value in state.items()}
+        if name.startswith("mobilenetv2"):
+            state = mobilenet_v2_names(state)
+        stored = state.get(f"{head}.bias")
+        if same_head and stored is not None and len(stored) != outputs:
+            _refuse_head(len(stored), len(classes))
         load_into(
             network,
-            mobilenet_v2_names(state) if name.startswith("mobilenetv2") else state,
+            state,
             source=str(weights),
             optional_prefix=head if isinstance(head, str) else None,
         )
@@ -114,6 +125,11 @@ def restore_classifier(path: str | os.PathLike[str]) -> Classifier:
     classifier = load_classifier(**card)
     load_into(classifier, state, source=str(path))
     return classifier
+
+
+def _refuse_head(stored: int, given: int) -> NoReturn:
+    expected = "1 logit for two classes" if stored == 1 else f"{stored} classes"
+    raise InputError("classes", f"{expected}, as in the weights", given, "name them all, in order")
 
 
 def _timm(name: str, outputs: int, pretrained: bool, options: dict[str, Any]) -> nn.Module:

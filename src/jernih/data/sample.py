@@ -161,22 +161,30 @@ def _limited(items: Sequence[Item], splits: Sequence[str], plan: SplitPlan) -> l
     for name in SPLITS:
         places = [place for place, split in enumerate(splits) if split == name]
         limit = plan.limit.get(name)
-        if limit is not None and limit < len(places):
-            order = np.random.default_rng(derive_seed(plan.seed, "limit", name))
-            classes: dict[str, list[int]] = defaultdict(list)
-            for place in order.permutation(places):
-                classes[items[place].label].append(int(place))
-            # Taking by relative rank within the class keeps the proportions at any limit; the
-            # first of each class goes before all others where the limit has room for them.
-            room = limit >= len(classes)
-            ranked = sorted(
-                (room and rank > 0, (rank + 0.5) / len(members), label, place)
-                for label, members in classes.items()
-                for rank, place in enumerate(members)
-            )
-            places = sorted(ranks[-1] for ranks in ranked[:limit])
+        if limit is not None:
+            labels = [items[place].label for place in places]
+            drawn = draw(labels, limit, derive_seed(plan.seed, "limit", name))
+            places = [places[number] for number in drawn]
         chosen.extend(places)
     return sorted(chosen)
+
+
+def draw(labels: Sequence[str], limit: int, seed: int) -> list[int]:
+    """Choose at most ``limit`` places, in order, with the labels in proportion."""
+    if limit >= len(labels):
+        return list(range(len(labels)))
+    classes: dict[str, list[int]] = defaultdict(list)
+    for place in np.random.default_rng(seed).permutation(len(labels)):
+        classes[labels[place]].append(int(place))
+    # Taking by relative rank within the class keeps the proportions at any limit; the first of each
+    # class goes before all others where the limit has room for them.
+    room = limit >= len(classes)
+    ranked = sorted(
+        (room and rank > 0, (rank + 0.5) / len(members), label, place)
+        for label, members in classes.items()
+        for rank, place in enumerate(members)
+    )
+    return sorted(ranks[-1] for ranks in ranked[:limit])
 
 
 def _warn_of_shared_patients(items: Sequence[Item], splits: Sequence[str]) -> None:
