@@ -19,11 +19,15 @@ from rich.console import Console
 import jernih.pipeline.data
 from jernih import cli
 from jernih.attacks import ATTACKS
+from jernih.classifiers import save_classifier
 from jernih.data.sources import SOURCES
-from tests.helpers import small_run
+from jernih.terminal import TerminalReporter
+from tests.attack_files.conftest import stripes_classifier
+from tests.helpers import small_run, striped_folder
 
 COMMANDS = [
-    "run", "sample", "explore", "modify", "model", "assess", "list", "publish", "version",
+    "run", "sample", "explore", "modify", "model", "assess", "attack", "list", "publish",
+    "version",
 ]  # fmt: skip
 
 
@@ -120,6 +124,78 @@ def test_own_module_in_the_current_folder(
         "model", str(config), "--set", "model.classifier.name=mine:network"
     )
     assert code == 0, err
+
+
+@pytest.fixture
+def stripes(tmp_path: Path) -> tuple[str, ...]:
+    """What to attack, and where to."""
+    weights = save_classifier(stripes_classifier(), tmp_path / "stripes.safetensors")
+    data = striped_folder(tmp_path / "data", each=4)
+    return str(weights), str(data), "--out", str(tmp_path / "out"), "--size", "32", "--batch", "3"
+
+
+def test_attack(stripes: tuple[str, ...], tmp_path: Path, jernih_command: Any) -> None:
+    asked = (*stripes, "--attack", "pgd", "--eps", "51/255", "--norm", "linf", "--set", "steps=4")
+    code, out, _ = jernih_command("attack", *asked)
+    assert code == 0
+    assert "8 images, pgd (oblivious, linf, eps 0.2); right when clean: 8 of 8" in out
+    assert "successes that survived writing: 8 of 8" in out
+    assert f"Manifest: {tmp_path / 'out' / 'manifest.csv'}" in out
+    again = jernih_command("attack", *asked)
+    assert again[:2] == (0, out)
+    told = error_of(jernih_command("attack", *asked, "--seed", "1"))
+    assert "seed 0 (now 1)" in told
+
+
+def test_attack_with_a_target_and_numbers(
+    stripes: tuple[str, ...], tmp_path: Path, jernih_command: Any
+) -> None:
+    asked = (*stripes, "--attack", "fgsm", "--eps", "0.2", "--target", "b", "--format", "png16")
+    code, out, _ = jernih_command("attack", *asked)
+    assert code == 0
+    assert "of these fooled as 16-bit PNG: 4 of 4" in out
+    factory = ("tests.helpers:edge_network", *stripes[1:3], str(tmp_path / "factory"))
+    numbers = ("--mean", "0.5,0.5,0.5", "--std", "1, 1, 1", "--classes", "b,a", "--size", "32")
+    code, out, _ = jernih_command("attack", *factory, *numbers, "--attack", "blur")
+    assert code == 0
+    told = error_of(jernih_command("attack", *factory, "--mean", "half"))
+    assert "mean: expected numbers such as 0.5,0.5,0.5" in told
+
+
+def test_attack_interrupted(
+    stripes: tuple[str, ...], tmp_path: Path, jernih_command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = (*stripes, "--attack", "fgsm")
+    with monkeypatch.context() as patch:
+
+        def stop(done: int, total: int) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(TerminalReporter, "progress", lambda *_: stop)
+        code, _, err = jernih_command("attack", *asked)
+    assert code == 130
+    assert "the same command goes on from here" in err
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 3
+    assert jernih_command("attack", *asked)[0] == 0
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--attack", "pdg"], "nearest: 'pgd'"),
+        (["--norm", "l22"], "nearest: 'l2'"),
+        (["--eps", "4/256/3"], "a fraction such as 4/255"),
+        (["--set", "stpes=3"], "nearest: 'steps'"),
+        (["--set", "steps"], "--set: expected option=value"),
+        (["--data-set", "suffixs=[png]"], "nearest: 'suffixes'"),
+        (["--target", "bb"], "nearest: 'b'"),
+    ],
+)
+def test_attack_refuses(
+    options: list[str], message: str, stripes: tuple[str, ...], jernih_command: Any
+) -> None:
+    assert message in error_of(jernih_command("attack", *stripes, *options))
 
 
 def test_lists(jernih_command: Any) -> None:

@@ -61,7 +61,7 @@ def find_source(
         return SOURCES.create("table", path=data, **given)
     if data in SOURCES:
         return SOURCES.create(data, **given)
-    like = nearest(data, SOURCES.names())
+    like = None if len(place.parts) > 1 else nearest(data, SOURCES.names())
     raise InputError(
         "data",
         f"a folder, a table ({', '.join(_TABLES)}) or a source ({', '.join(SOURCES)})",

@@ -32,7 +32,7 @@ from jernih.validate import InputError, check_choice, check_count, nearest
 
 log = logging.getLogger(__name__)
 
-_LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow")
+_LIBRARIES = ("torchvision", "timm", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,12 @@ def attack_files(
         if not ordered:
             raise InputError("data", "at least one readable image", f"{len(unreadable)} unreadable")
         told = results(ordered, unreadable, attack, len(classifier.classes), file_format)
-        versions = {"python": platform.python_version(), **{n: version(n) for n in _LIBRARIES}}
+        versions = {
+            "python": platform.python_version(),
+            "jernih": __version__,
+            "torch": str(torch.__version__),
+            **{name: version(name) for name in _LIBRARIES},
+        }
         folder.complete(ordered, constant, {**told, "versions": versions, "device": device})
     return AttackedFiles(folder.path, ordered, unreadable, told)
 
