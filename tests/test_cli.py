@@ -99,6 +99,11 @@ def test_stages_and_run(config: Path, tmp_path: Path, jernih_command: Any) -> No
     assert "adaptive fgsm" in out
     assert str(tmp_path / "run/assess/report.html") in out
     assert err.count("✓ (before)") == 8
+    run = tmp_path / "run"
+    asked = (str(run), str(run / "sample"), "--split", "test", "--out", str(tmp_path / "attacked"))
+    code, out, _ = jernih_command("attack", *asked, "--eps", "51/255")
+    assert code == 0
+    assert "16 images, pgd (oblivious, linf, eps 0.2)" in out
 
 
 def test_publish(config: Path, tmp_path: Path, jernih_command: Any) -> None:

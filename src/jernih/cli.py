@@ -189,7 +189,7 @@ def assess(
 
 @app.command(
     help=_example(
-        "attack runs/mine /data/chest-xray --attack pgd --eps 4/255 --set steps=40 --out attacked",
+        "attack runs/mine runs/mine/sample --split test --eps 4/255 --set steps=40 --out attacked",
         "Attack images as one who sees only the classifier, write them without loss with a "
         "manifest, read them again, and say how many successes rounding has undone. An interrupted "
         "attack goes on with the same command.",
@@ -206,8 +206,8 @@ def attack(
     data: Annotated[
         str,
         typer.Argument(
-            help="Folder of class folders, folder of images with a table of labels, table "
-            "(.csv, .parquet), or name of a source (jernih list sources)."
+            help="Folder of class folders, of images with a table of labels, or of a sample stage; "
+            "table (.csv, .parquet); or name of a source (jernih list sources)."
         ),
     ],
     folder: Annotated[Path, typer.Option("--out", help="Folder for the attacked images.")],

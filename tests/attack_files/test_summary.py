@@ -5,7 +5,7 @@ from scipy.stats import binomtest
 
 from jernih.attack_files import Row, lines
 from jernih.attack_files.summary import results
-from jernih.attacks import FGSM, PGD, Attack
+from jernih.attacks import FGSM, PGD, Attack, DeepFool
 
 
 def rows(*outcomes: str, past: float = 0.0) -> list[Row]:
@@ -66,16 +66,23 @@ def test_counts_and_intervals() -> None:
     assert "of these fooled as 8-bit PNG: 3 of 5 (60.0 %, 95 % interval 23.1–88.2)" in words
     assert "successes that survived writing: 2 of 3" in words
     assert "1 more fooled by rounding alone" in words
-    assert "within the bound of 0.0313725" in words
+    assert "; within the bound" in words
     assert "unreadable and left out: 1" in words
 
 
 def test_past_the_bound() -> None:
     words = lines(told("abb", "abb", past=0.5 / 255))
     assert "largest L∞ distance 0.03333 (8.50 grey levels)" in words[-1]
-    assert "0.00196 (0.50 grey levels) past the bound of 0.0313725, on 2 images" in words[-1]
+    assert "; 0.00196 (0.50 grey levels) past the bound, on 2 images" in words[-1]
     words = lines(told("abb", attack=PGD(norm="l2", eps=0.02)))
-    assert "largest l2 distance 0.03137" in words[-1]
+    assert ", l2 distance 0.03137; 0.011 past the bound, on 1 images" in words[-1]
+
+
+def test_without_a_bound() -> None:
+    for norm in ("l2", "linf"):
+        words = lines(told("abb", attack=DeepFool(norm=norm)))
+        assert f"1 images, deepfool (oblivious, {norm}, no bound)" in words[0]
+        assert "the bound" not in words[-1]
 
 
 def test_warnings() -> None:

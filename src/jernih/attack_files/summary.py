@@ -11,7 +11,7 @@ import numpy as np
 from jernih.assess.statistics import rate
 from jernih.attack_files.folder import Row
 from jernih.attack_files.formats import WORDS, Format
-from jernih.attacks import Attack
+from jernih.attacks import UNBOUNDED, Attack
 from jernih.types import Threat
 
 _SLACK = 1e-6
@@ -85,7 +85,10 @@ def lines(told: Mapping[str, Any]) -> list[str]:
     """The results in a few lines of plain words."""
     counts, rates, written = told["counts"], told["rates"], told["written"]
     threat = Threat(**told["threat"])
-    head = f"{counts['images']} images, {told['attack']} ({threat})"
+    bounded = threat.eps < (1 if threat.norm == "linf" else UNBOUNDED)
+    within = f"eps {threat.eps:g}" if bounded else "no bound"
+    who = f"{threat.knowledge}, {threat.norm}, {within}"
+    head = f"{counts['images']} images, {told['attack']} ({who})"
     words = WORDS[written["format"]]
     out = [
         f"{head}; right when clean: {_share(rates['right_before'])}",
@@ -96,15 +99,16 @@ def lines(told: Mapping[str, Any]) -> list[str]:
         alone = counts["fooled_by_writing_alone"]
         more = f"; {alone} more fooled by rounding alone" if alone else ""
         out.append(f"successes that survived writing: {_share(rates['survived'])}{more}")
-    past = written["past_bound"]
-    beyond = (
-        f"{_grey(past)} past the bound of {threat.eps:g}, on {written['images_past_bound']} images"
-        if written["images_past_bound"]
-        else f"within the bound of {threat.eps:g}"
-    )
+    after = f"after writing: largest L∞ distance {_grey(written['max_linf'])}"
     if threat.norm != "linf":
-        beyond = f"largest {threat.norm} distance {written['max_distance']:.4g}, {beyond}"
-    out.append(f"after writing: largest L∞ distance {_grey(written['max_linf'])}; {beyond}")
+        after += f", {threat.norm} distance {written['max_distance']:.4g}"
+    if written["images_past_bound"]:
+        past = written["past_bound"]
+        size = _grey(past) if threat.norm == "linf" else f"{past:.2g}"
+        after += f"; {size} past the bound, on {written['images_past_bound']} images"
+    elif bounded:
+        after += "; within the bound"
+    out.append(after)
     if counts["unreadable"]:
         out.append(f"unreadable and left out: {counts['unreadable']}")
     return out
