@@ -8,6 +8,8 @@ from jernih.attacks.bim import BIM
 from jernih.attacks.blur import Blur
 from jernih.attacks.control import Control
 from jernih.attacks.deepfool import DeepFool
+from jernih.attacks.fab import FAB
+from jernih.attacks.fab_t import FABT
 from jernih.attacks.fgsm import FGSM
 from jernih.attacks.gaussian_noise import GaussianNoise
 from jernih.attacks.jpeg_compression import JPEGCompression
@@ -23,6 +25,8 @@ __all__ = [
     "APGDT",
     "ATTACKS",
     "BIM",
+    "FAB",
+    "FABT",
     "FGSM",
     "MIFGSM",
     "PGD",
