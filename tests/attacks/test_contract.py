@@ -19,6 +19,7 @@ from tests.conftest import tiny_classifier
 
 EPS = 8 / 255
 MOST = {"steps": 20, "searches": 3, "queries": 60}
+ENOUGH = {"steps": 100, "searches": 9}
 
 
 def make(name: str, **options: object) -> Attack:
@@ -29,8 +30,11 @@ def make(name: str, **options: object) -> Attack:
 
 
 def ample(name: str) -> dict[str, object]:
-    """No bound for a search of the smallest perturbation, else one in which a lot happens."""
-    return {} if issubclass(ATTACKS.get(name), MinimumNorm) else {"eps": 0.3}
+    """A bound in which a lot happens; a search of the smallest perturbation has none, but work."""
+    if not issubclass(ATTACKS.get(name), MinimumNorm):
+        return {"eps": 0.3}
+    known = inspect.signature(ATTACKS.get(name)).parameters
+    return {k: min(most, known[k].default) for k, most in ENOUGH.items() if k in known}
 
 
 class Shows(nn.Module):

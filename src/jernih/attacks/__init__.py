@@ -6,6 +6,7 @@ from jernih.attacks.auto_attack import AutoAttack
 from jernih.attacks.base import ATTACKS, UNBOUNDED, Attack, MinimumNorm, distance, project
 from jernih.attacks.bim import BIM
 from jernih.attacks.blur import Blur
+from jernih.attacks.carlini_wagner import CarliniWagner
 from jernih.attacks.control import Control
 from jernih.attacks.deepfool import DeepFool
 from jernih.attacks.fab import FAB
@@ -35,6 +36,7 @@ __all__ = [
     "Attack",
     "AutoAttack",
     "Blur",
+    "CarliniWagner",
     "Control",
     "DeepFool",
     "GaussianNoise",
