@@ -1,0 +1,6 @@
+"""What an adaptive attacker puts between attack and model; any attack takes it as a model."""
+
+from jernih.adaptive.bpda import BPDA
+from jernih.adaptive.eot import Expectation
+
+__all__ = ["BPDA", "Expectation"]

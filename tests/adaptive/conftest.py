@@ -1,0 +1,5 @@
+"""The small trained network of the attacks' tests."""
+
+from tests.attacks.conftest import digits
+
+__all__ = ["digits"]
