@@ -21,14 +21,18 @@ class Threat:
         eps: its bound, on the scale of images in [0, 1].
         knowledge: ``"oblivious"``: the attacker sees only the classifier; ``"adaptive"``: the
             attacker sees, and differentiates through, the purifier and the classifier.
+        detector_aware: the attacker sees the detector and its threshold too, and has failed where
+            it raises an alarm.
     """
 
     norm: Norm
     eps: float
     knowledge: Knowledge = "oblivious"
+    detector_aware: bool = False
 
     def __str__(self) -> str:
-        return f"{self.knowledge}, {self.norm}, eps {self.eps:g}"
+        aware = ", detector-aware" if self.detector_aware else ""
+        return f"{self.knowledge}{aware}, {self.norm}, eps {self.eps:g}"
 
 
 @dataclass(frozen=True)

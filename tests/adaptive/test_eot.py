@@ -148,6 +148,12 @@ def test_attacks_that_want_many_gradients_take_it(recompute: bool) -> None:
     assert bool(DeepFool(overshoot=0.3)(model, images, labels).success.all())
 
 
+def test_takes_over_the_models_mode() -> None:
+    model = linear_model()
+    assert not Expectation(model).training
+    assert Expectation(model.train()).training
+
+
 def test_bad_options_are_refused() -> None:
     with pytest.raises(InputError, match="samples"):
         Expectation(linear_model(), 0)

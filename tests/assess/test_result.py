@@ -26,6 +26,14 @@ def test_json_gives_the_same_assessment_back(kind: str, tmp_path: Path) -> None:
     assert read.to_dict() == json.loads(path.read_text())
 
 
+def test_older_json_without_the_newer_fields_of_a_threat_is_read() -> None:
+    values = assessment().to_dict()
+    for part in walk(values):
+        if isinstance(part.get("threat"), dict):
+            del part["threat"]["detector_aware"]
+    assert Assessment.from_dict(values) == assessment()
+
+
 def test_json_is_strict() -> None:
     json.dumps(assessment().to_dict(), allow_nan=False)
 

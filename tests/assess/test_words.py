@@ -39,6 +39,9 @@ def test_numbers_carry_their_intervals() -> None:
     )
     assert format_p(0.0004) == "< 0.001"
     assert format_threat(Threat("l2", 0.5, "adaptive"), "x") == "adaptive x, L2 ≤ 0.5"
+    informed = Threat("linf", 0.1, "adaptive", detector_aware=True)
+    assert format_threat(informed, "x") == "adaptive, detector-aware x, L∞ ≤ 0.1"
+    assert str(informed) == "adaptive, detector-aware, linf, eps 0.1"
     assert format_threat(None, "x") == "no attack"
 
 

@@ -79,6 +79,7 @@ class Expectation(nn.Module):
         self.at_once = min(check_count("at_once", at_once), samples)
         self.recompute = recompute
         self.generator = source(generator)
+        self.training = model.training
         self._hands_over = "generator" in inspect.signature(model.forward).parameters
 
     def forward(self, images: Tensor) -> Tensor:

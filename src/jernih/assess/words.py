@@ -30,7 +30,8 @@ def format_threat(threat: Threat | None, attack: str) -> str:
     """A threat model in a few words, such as ``"oblivious fgsm, L∞ ≤ 8/255"``."""
     if threat is None:
         return "no attack"
-    return f"{threat.knowledge} {attack}, {format_norm(threat.norm)} ≤ {format_eps(threat.eps)}"
+    knows = threat.knowledge + (", detector-aware" if threat.detector_aware else "")
+    return f"{knows} {attack}, {format_norm(threat.norm)} ≤ {format_eps(threat.eps)}"
 
 
 def percent(share: float) -> str:
