@@ -3,5 +3,14 @@
 from jernih.adaptive.bpda import BPDA
 from jernih.adaptive.detector_aware import DetectorAware, Evasion, evade
 from jernih.adaptive.eot import Expectation
+from jernih.adaptive.self_check import GradientCheck, check_gradients
 
-__all__ = ["BPDA", "DetectorAware", "Evasion", "Expectation", "evade"]
+__all__ = [
+    "BPDA",
+    "DetectorAware",
+    "Evasion",
+    "Expectation",
+    "GradientCheck",
+    "check_gradients",
+    "evade",
+]
