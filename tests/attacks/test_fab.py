@@ -8,10 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from jernih.attacks import FAB, DeepFool, distance
-from jernih.randomness import generator
+from jernih.attacks import FAB, distance
 from jernih.types import Norm
-from jernih.validate import InputError
 from tests.attacks.known import Digits, agree, linear_model, middling, nearest_on_linear
 
 STEPS = 20

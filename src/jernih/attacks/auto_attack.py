@@ -34,7 +34,7 @@ MEMBERS: dict[str, tuple[str, dict[str, Any]]] = {
     "apgd-ce": ("apgd", {"loss": "ce"}),
     "apgd-dlr": ("apgd", {"loss": "dlr"}),
     "apgd-t": ("apgd-t", {"targets": 9}),
-    "fab-t": ("fab", {"targets": 9}),
+    "fab-t": ("fab-t", {"targets": 9}),
     "square": ("square", {}),
 }
 """What each member is: a registered attack with its options."""
@@ -46,7 +46,7 @@ class AutoAttack(Attack):
 
     Four attacks one after the other, each on the images that the model still gets right after
     those before it: Auto-PGD on the cross-entropy (``"apgd"``), Auto-PGD towards the nine likeliest
-    wrong classes (``"apgd-t"``), the targeted form of ``"fab"`` towards the same number of classes,
+    wrong classes (``"apgd-t"``), the same with FAB (``"fab-t"``),
     and ``"square"``, which only asks for logits. For models that answer at random, the version
     ``"rand"``: Auto-PGD on the cross-entropy and on DLR, each gradient a mean of 20.
 
