@@ -18,11 +18,13 @@ from jernih.validate import check_choice, check_count, check_labels, check_logit
 
 RADII: dict[Norm, float] = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
 """The authors' bounds for random starts where none is given."""
-LEAD = 5e-4
+LEAD = 1e-5
 """By what share of the label's lead on the clean image another class has to lead at least.
 
-A point nearer to the boundary could change sides by rounding alone, in a batch of another size.
+A point still nearer to the boundary could change sides by rounding alone.
 """
+PUSHES = (1e-3, 1e-2)
+"""How much farther out, as a share, a point goes that changes sides in a batch of another size."""
 
 
 @ATTACKS.register("fab")
@@ -125,9 +127,14 @@ class FAB(MinimumNorm):
                     break
                 start = images if number == 0 else self._start(images, sizes, generator)
                 self._follow(model, images, labels, rivals, lead, start, best, sizes)
-        if self.final_steps:
-            return self._closer(model, images, labels, clean, best, sizes)
-        return best
+        found = ((sizes > 0) & sizes.isfinite()).nonzero().squeeze(1)
+        if len(found) == 0:
+            return best
+        with torch.no_grad():
+            best[found] = self._closer(
+                model, images[found], labels[found], clean[found], best[found]
+            )
+            return self._settled(model, images, labels, best, found)
 
     def rounds(self, clean: Tensor, labels: Tensor) -> Iterator[Tensor]:
         """Classes (N, R) whose boundaries to look at in each round, from the clean logits."""
@@ -194,39 +201,43 @@ class FAB(MinimumNorm):
         return made.clamp(0, 1)
 
     def _closer(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        labels: Tensor,
-        clean: Tensor,
-        best: Tensor,
-        sizes: Tensor,
+        self, model: nn.Module, images: Tensor, labels: Tensor, clean: Tensor, made: Tensor
     ) -> Tensor:
-        """Nearer points on the lines from the images to the nearest ones known."""
-        active = ((sizes > 0) & sizes.isfinite()).nonzero().squeeze(1)
-        if len(active) == 0:
-            return best
-        origin, own = images[active], labels[active, None]
-        least = -LEAD * margin(clean[active], labels[active])
-        with torch.no_grad():
-            outside = check_logits(model(best[active]), len(active))
-            inside = clean[active]
-            low, high = torch.zeros_like(least), torch.ones_like(least)
-            for _ in range(self.final_steps):
-                other = outside.scatter(1, own, -torch.inf).argmax(1, keepdim=True)
-                far, near = (
-                    (z.gather(1, other) - z.gather(1, own)).squeeze(1) for z in (outside, inside)
-                )
-                share = ((2 * least - near) / (far - near).clamp_min(1e-30)).clamp(0, 1)
-                at = low + share * (high - low)
-                point = origin + at.view(-1, 1, 1, 1) * (best[active] - origin)
-                logits = model(point)
-                out = margin(logits, labels[active]) > least
-                high, low = torch.where(out, at, high), torch.where(out, low, at)
-                outside = torch.where(out[:, None], logits, outside)
-                inside = torch.where(out[:, None], inside, logits)
-            closer = best.clone()
-            closer[active] = origin + high.view(-1, 1, 1, 1) * (best[active] - origin)
-            # Asked about all images at once, as the base does.
-            lost = ~self.fooled(model(closer), labels)
-        return torch.where(lost.view(-1, 1, 1, 1), best, closer)
+        """Nearer points on the lines from the images to the adversarial ones made of them."""
+        own = labels[:, None]
+        least = -LEAD * margin(clean, labels)
+        low, high = torch.zeros_like(least), torch.ones_like(least)
+        inside, outside, kept = clean, clean, made
+        for step in range(self.final_steps):
+            if step == 0:
+                outside = check_logits(model(made), len(made))
+            other = outside.scatter(1, own, -torch.inf).argmax(1, keepdim=True)
+            near, far = (
+                (z.gather(1, other) - z.gather(1, own)).squeeze(1) for z in (inside, outside)
+            )
+            # A little beyond the crossing, so that the point counts.
+            share = ((2 * least - near) / (far - near).clamp_min(1e-30)).clamp(0, 1)
+            at = low + share * (high - low)
+            point = images + at.view(-1, 1, 1, 1) * (made - images)
+            logits = model(point)
+            out = margin(logits, labels) > least
+            kept = torch.where(out.view(-1, 1, 1, 1), point, kept)
+            low, high = torch.where(out, low, at), torch.where(out, at, high)
+            inside = torch.where(out[:, None], inside, logits)
+            outside = torch.where(out[:, None], logits, outside)
+        return kept
+
+    def _settled(
+        self, model: nn.Module, images: Tensor, labels: Tensor, made: Tensor, found: Tensor
+    ) -> Tensor:
+        """What was found, a little farther out where the model, asked about all at once, demurs."""
+        whole = made
+        for push in PUSHES:
+            lost = found[~self.fooled(model(whole), labels)[found]]
+            if len(lost) == 0:
+                return whole
+            whole = whole.clone()
+            whole[lost] = (images[lost] + (1 + push) * (made[lost] - images[lost])).clamp(0, 1)
+        lost = found[~self.fooled(model(whole), labels)[found]]
+        whole[lost] = images[lost]
+        return whole
