@@ -14,6 +14,7 @@ from jernih.attacks.fab_t import FABT
 from jernih.attacks.fgsm import FGSM
 from jernih.attacks.gaussian_noise import GaussianNoise
 from jernih.attacks.jpeg_compression import JPEGCompression
+from jernih.attacks.jsma import JSMA
 from jernih.attacks.mi_fgsm import MIFGSM
 from jernih.attacks.pgd import PGD
 from jernih.attacks.r_fgsm import RFGSM
@@ -29,6 +30,7 @@ __all__ = [
     "FAB",
     "FABT",
     "FGSM",
+    "JSMA",
     "MIFGSM",
     "PGD",
     "RFGSM",
