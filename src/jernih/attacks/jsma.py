@@ -20,7 +20,7 @@ from jernih.validate import (
     check_number,
 )
 
-Saliency = Literal["product", "target"]
+Saliency = Literal["probability", "product", "target"]
 BLOCK = 2**22
 """Pairs whose saliency is computed at once."""
 
@@ -30,17 +30,13 @@ class JSMA(MinimumNorm):
     r"""Jacobian-based saliency map attack (Papernot et al., arXiv:1511.07528).
 
     Changes the two values (one channel of one pixel each) that matter most by θ, and again, until
-    the model is fooled. With α the sum of both values' derivatives of the target class's logit and
-    β that of all other logits, the pair with the largest :math:`-α β` of those with α > 0 > β
-    matters most (α < 0 < β when θ is negative). The search over pairs is exact, yet compares only
-    the few values that no two others beat in both derivatives, so that large images fit.
+    the model is fooled. With α the sum of both values' derivatives of the model's output for the
+    target class and β that of the outputs for all others, the pair with the largest :math:`-α β`
+    of those with α > 0 > β matters most (α < 0 < β when θ is negative).
 
     The attack goes for few changed values; it knows no bound. Its perturbations are measured in L1,
-    which for θ = 1 is at most the number of values changed. An image for which no pair is
-    left, or that would need too many values, stays clean.
-
-    Between two classes only the difference of the logits counts: its derivative stands for α, and
-    with the opposite sign for β, as it would be for the probabilities.
+    which for θ = ±1 is at most the number of values changed. An image for which nothing fit is left
+    to change, or that would need too many values, stays clean.
 
     Args:
         eps: largest perturbation in L1 that counts; None for any.
@@ -48,10 +44,13 @@ class JSMA(MinimumNorm):
             likely wrong one on the clean image, and any wrong class will do.
         theta: θ, the change of a value in a step, between -1 and 1 and not 0.
         gamma: share of the values that may change, in [0, 1]. The paper allows 0.145.
-        at_once: number of values to change in a step. With two, pairs are compared; otherwise each
-            value counts by itself. Large images want more than two: each step asks the model once
-            and takes one or two gradients.
-        saliency: ``"product"``: :math:`-α β`, as above; ``"target"``: α alone, as in ART.
+        at_once: number of values to change in a step. Each step takes a gradient or two and asks
+            the model once, so large images want more than the paper's two.
+        saliency: what the outputs are. ``"probability"``: the softmax's. They add up to one, so β
+            is -α, and what counts is the derivative of the target's log-odds. ``"product"``: the
+            logits, as in torchattacks and cleverhans. ``"target"``: the target's logit, with β left
+            out, as in ART. Between two classes all go by the difference of the logits. The first
+            changes the fewest values; the second may leave an image without any pair that is fit.
 
     Raises:
         InputError: for numbers outside their ranges, and another saliency.
@@ -79,7 +78,7 @@ class JSMA(MinimumNorm):
         theta: float = 1.0,
         gamma: float = 0.145,
         at_once: int = 2,
-        saliency: Saliency = "product",
+        saliency: Saliency = "probability",
     ) -> None:
         super().__init__(eps, targeted=targeted)
         self.theta = check_number("theta", theta, -1, 1)
@@ -118,10 +117,8 @@ class JSMA(MinimumNorm):
             if bool(fooled.all()):
                 break
             up, down = self._derivatives(logits, leaf, targets[active])
-            going = ~fooled
-            active, up, down = active[going], up[going], down[going]
-            values = moved[active].flatten(1)
-            free = values < 1 if self.theta > 0 else values > 0
+            values = leaf.detach().flatten(1)
+            free = (values < 1 if self.theta > 0 else values > 0) & ~fooled[:, None]
             pick = self._picks(up, down, free)
             used = changed[active] | pick
             going = pick.any(1) & (used.sum(1) <= budget)
@@ -132,32 +129,39 @@ class JSMA(MinimumNorm):
         return made
 
     def _derivatives(self, logits: Tensor, leaf: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """How much a step of each value (N, M) raises the target's logit, and lowers the others."""
+        """How much each value (N, M) raises the target's output, and lowers the others.
+
+        One tensor twice where these are the same.
+        """
         wanted = logits.gather(1, targets[:, None]).squeeze(1)
-        others = logits.sum(1) - wanted
-        if logits.shape[1] == 2:
-            columns = [wanted - others]
+        if self.saliency == "probability" or logits.shape[1] == 2:
+            own = functional.one_hot(targets, logits.shape[1]).bool()
+            columns = [wanted - logits.masked_fill(own, -torch.inf).logsumexp(1)]
+        elif self.saliency == "target":
+            columns = [wanted]
         else:
-            columns = [wanted] if self.saliency == "target" else [wanted, -others]
+            columns = [wanted, wanted - logits.sum(1)]
         found = torch.cat(list(gradients(torch.stack(columns, 1), leaf))).flatten(2)
         found = found if self.theta > 0 else -found
-        return found[0], found[-1]
+        return found[0], found[0] if len(found) == 1 else found[1]
 
     def _picks(self, up: Tensor, down: Tensor, free: Tensor) -> Tensor:
         """The values to change (N, M), of those that are free; none where none is fit."""
-        pick = torch.zeros_like(free)
-        if self.saliency == "product" and self.at_once == 2:
-            return best_pairs(up, down, free)
-        if self.saliency == "product":
+        if up is not down:
+            if self.at_once == 2:
+                return best_pairs(up, down, free)
             free = free & (up > 0) & (down > 0)
             up = up * down
-        count = min(self.at_once, up.shape[1])
-        top = up.masked_fill(~free, -torch.inf).topk(count, 1)
-        return pick.scatter(1, top.indices, top.values > -torch.inf)
+        elif self.saliency != "target":
+            free = free & (up > 0)
+        top = up.masked_fill(~free, -torch.inf).topk(min(self.at_once, up.shape[1]), 1)
+        return torch.zeros_like(free).scatter(1, top.indices, top.values > -torch.inf)
 
 
 def best_pairs(up: Tensor, down: Tensor, free: Tensor) -> Tensor:
-    """The pair with the largest product of sums in each row, as a mask (N, M).
+    """The pair with the largest product of sums in each row.
+
+    The search is exact, yet compares only the few values that no two others beat in both sums.
 
     Args:
         up: (N, M), what each value adds to the first sum, which has to be above 0.
