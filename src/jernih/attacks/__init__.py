@@ -7,6 +7,7 @@ from jernih.attacks.base import ATTACKS, UNBOUNDED, Attack, MinimumNorm, distanc
 from jernih.attacks.bim import BIM
 from jernih.attacks.blur import Blur
 from jernih.attacks.carlini_wagner import CarliniWagner
+from jernih.attacks.carlini_wagner_linf import CarliniWagnerLinf
 from jernih.attacks.control import Control
 from jernih.attacks.deepfool import DeepFool
 from jernih.attacks.fab import FAB
@@ -39,6 +40,7 @@ __all__ = [
     "AutoAttack",
     "Blur",
     "CarliniWagner",
+    "CarliniWagnerLinf",
     "Control",
     "DeepFool",
     "GaussianNoise",
