@@ -9,6 +9,7 @@ from jernih.attacks.blur import Blur
 from jernih.attacks.carlini_wagner import CarliniWagner
 from jernih.attacks.carlini_wagner_linf import CarliniWagnerLinf
 from jernih.attacks.control import Control
+from jernih.attacks.ddn import DDN
 from jernih.attacks.deepfool import DeepFool
 from jernih.attacks.fab import FAB
 from jernih.attacks.fab_t import FABT
@@ -30,6 +31,7 @@ __all__ = [
     "BIM",
     "FAB",
     "FABT",
+    "DDN",
     "FGSM",
     "JSMA",
     "MIFGSM",
