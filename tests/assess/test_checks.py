@@ -100,6 +100,27 @@ FAULTS: list[tuple[str, str, dict[str, Array], dict[str, Any], str]] = [
         "“bright” on 100.0 %",
     ),
     (
+        "random model",
+        "serious",
+        {},
+        {"probe": np.array([[16, 3, 0, 0, 0], [16, 16, 0, 0, 0]])},
+        "the classifier, on 3 of 16 images; the defended model, on 16 of 16 images",
+    ),
+    (
+        "zero gradient",
+        "serious",
+        {},
+        {"probe": np.array([[16, 0, 0, 0, 0], [16, 0, 16, 0, 0]])},
+        "16 of 16 clean images (defended model)",
+    ),
+    (
+        "zero gradient",
+        "serious",
+        {},
+        {"probe": np.array([[16, 0, 9, 9, 0], [16, 0, 0, 0, 0]])},
+        "rounded to zero",
+    ),
+    (
         "softmax outputs",
         "serious",
         {},
@@ -148,5 +169,11 @@ def test_serious_findings_come_first() -> None:
     assert len(set(order)) == 2
 
 
+def test_a_random_model_is_no_fault_once_averaged_and_few_dead_images_are_none() -> None:
+    probe = np.array([[16, 16, -1, -1, 1], [16, 0, 1, 0, 0]])
+    assert warnings(probe=probe) == {}
+
+
 def test_every_check_is_tried_above() -> None:
-    assert {fault[0] for fault in FAULTS} | {"few images", "false positives"} == set(CHECKS)
+    tried = {fault[0] for fault in FAULTS} | {"few images", "false positives"}
+    assert tried == {*CHECKS, "not monotone"}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
 
+from jernih.assess.masking import MASKING, measured_in, measured_in_survey
 from jernih.assess.result import Assessment, Condition, Finding, Severity, Which
+from jernih.assess.survey import Survey
 from jernih.assess.words import format_eps, format_norm, format_rate, format_threat, percent
 from jernih.types import Threat
 
@@ -21,19 +22,35 @@ MARGIN = 0.02
 RELIANCE = 0.1
 """A loss of accuracy beyond this between the two kinds of attacker shows reliance on secrecy."""
 
+FLAT = 0.1
+"""A share of images up to this may lack a gradient, as those with a dead unit do."""
+
 FEW = 100
 """Below this number of images the intervals are wide."""
 
 Check = Callable[[Assessment], Iterator[tuple[Severity, str]]]
 
 
-def find_warnings(assessment: Assessment) -> tuple[Finding, ...]:
-    """Run all checks; the serious findings come first."""
+def find_warnings(assessment: Assessment, surveys: Sequence[Survey] = ()) -> tuple[Finding, ...]:
+    """Run all checks; the serious findings come first.
+
+    Args:
+        assessment: what to look at.
+        surveys: further results of the same classifier, to hold its attacks against.
+    """
     order: tuple[Severity, ...] = ("serious", "caution", "note")
     found = [
         Finding(name, severity, text)
         for name, check in CHECKS.items()
         for severity, text in check(assessment)
+    ]
+    measured = measured_in(assessment)
+    for survey in surveys:
+        measured += measured_in_survey(survey, assessment.models["purifier"])
+    found += [
+        Finding(name, severity, text)
+        for name, compare in MASKING.items()
+        for severity, text in compare(measured)
     ]
     return tuple(sorted(found, key=lambda finding: order.index(finding.severity)))
 
@@ -109,6 +126,37 @@ def _softmax(assessment: Assessment) -> Iterator[tuple[Severity, str]]:
         )
 
 
+def _random(assessment: Assessment) -> Iterator[tuple[Severity, str]]:
+    found = [p for p in assessment.probes if p.random and not p.averaged]
+    if found:
+        listed = "; ".join(f"the {p.model}, on {p.random} of {p.n} images" for p in found)
+        yield (
+            "serious",
+            f"The model is random: two calls with the same clean images give different outputs "
+            f"({listed}). A gradient of one draw is a poor guide to the next, so the attack is "
+            f"weaker than one on the mean over draws (jernih.adaptive.Expectation), and every "
+            f"number here would come out differently another time.",
+        )
+
+
+def _no_gradient(assessment: Assessment) -> Iterator[tuple[Severity, str]]:
+    for found in assessment.probes:
+        without, flat = found.without_gradient, found.saturated
+        if not without or without <= FLAT * found.n:
+            continue
+        cause = (
+            "The cross-entropy is rounded to zero there: attack a difference of logits instead."
+            if flat
+            else "A step without a gradient, such as rounding, may be at fault: put a surrogate "
+            "in its place (jernih.adaptive.BPDA)."
+        )
+        yield (
+            "serious",
+            f"The attack follows a gradient that is exactly zero on {without} of {found.n} clean "
+            f"images ({found.model}), so on these it is blind. {cause}",
+        )
+
+
 def _baseline(assessment: Assessment) -> Iterator[tuple[Severity, str]]:
     clean = assessment.condition("clean").accuracy
     share = assessment.majority
@@ -177,26 +225,6 @@ def _collapse(assessment: Assessment) -> Iterator[tuple[Severity, str]]:
             )
 
 
-def _not_monotone(assessment: Assessment) -> Iterator[tuple[Severity, str]]:
-    for series in _series(assessment, "attacked"):
-        rises = [
-            f"{format_eps(b.threat.eps)} ({format_rate(b.accuracy)}) over "
-            f"{format_eps(a.threat.eps)} ({format_rate(a.accuracy)})"
-            for a, b in pairwise(series)
-            if a.threat and b.threat and b.accuracy.value > a.accuracy.value + MARGIN
-        ]
-        if rises:
-            knowledge = series[0].threat.knowledge if series[0].threat else ""
-            yield (
-                "caution",
-                f"Accuracy on attacked images ({knowledge} {assessment.attack}, n = "
-                f"{assessment.n}) does not fall with the bound: {', '.join(rises)}. One large "
-                f"step can overshoot, and can push all images into one class that some of them "
-                f"belong to; compare balanced accuracy, and do not read the larger bound as the "
-                f"safer one.",
-            )
-
-
 def _cost(assessment: Assessment) -> Iterator[tuple[Severity, str]]:
     clean = assessment.condition("clean").accuracy
     purified = assessment.condition("clean through purifier").accuracy
@@ -255,13 +283,14 @@ CHECKS: dict[str, Check] = {
     "no adaptive attacker": _no_adaptive,
     "reliance on ignorance": _reliance,
     "softmax outputs": _softmax,
+    "random model": _random,
+    "zero gradient": _no_gradient,
     "majority baseline": _baseline,
     "single-step attack": _single_step,
     "collapse into one class": _collapse,
-    "not monotone": _not_monotone,
     "cost on clean images": _cost,
     "8-bit rounding": _eight_bit,
     "false positives": _false_positives,
     "few images": _few,
 }
-"""All checks by name."""
+"""All checks of one assessment by itself, by name."""

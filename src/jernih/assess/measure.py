@@ -12,8 +12,10 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
+from jernih.adaptive.signs import like_probabilities
 from jernih.assess.observations import CASES, Array
 from jernih.assess.plan import AssessmentPlan
+from jernih.assess.probe import probe
 from jernih.attacks import distance
 from jernih.defended import Defended, Inspection
 from jernih.randomness import generator
@@ -71,10 +73,11 @@ def measure_batch(
     values = {
         "label": labels.cpu().numpy(),
         **_answers("clean", logits),
-        "clean_softmax": _like_probabilities(logits),
+        "clean_softmax": like_probabilities(logits).cpu().numpy(),
         **_answers("purified", seen.logits),
         **_quality("purified", seen.restored, images),
         "clean_score": _scores(seen),
+        "probe": _probes(model, images, labels, plan) if batch == 0 else np.zeros((0, 5), np.int64),
     }
     gallery = _Gallery(images, values, start, set(wanted))
     rows: list[list[dict[str, Array]]] = []
@@ -119,6 +122,16 @@ def _measure_attack(
     }
 
 
+def _probes(model: Defended, images: Tensor, labels: Tensor, plan: AssessmentPlan) -> Array:
+    """A row for the classifier and one for the defended model."""
+    follows = plan.attack.needs == "gradients"
+    rows = [
+        probe(each, images, labels, gradients=follows and knowledge in plan.knowledge)
+        for each, knowledge in ((model.classifier, "oblivious"), (model, "adaptive"))
+    ]
+    return np.stack(rows)
+
+
 @torch.no_grad()
 def _logits(model: Defended, images: Tensor) -> Tensor:
     return check_logits(model.classifier(images), len(images))
@@ -143,11 +156,6 @@ def _answers(kind: str, logits: Tensor) -> dict[str, Array]:
         f"{kind}_conf": _numpy(confidence),
         f"{kind}_prob1": _numpy(probabilities[:, 1]),
     }
-
-
-def _like_probabilities(logits: Tensor) -> Array:
-    sums_to_one = (logits.sum(1) - 1).abs() < 1e-3
-    return ((logits >= 0).all(1) & sums_to_one).cpu().numpy()
 
 
 @torch.no_grad()

@@ -39,9 +39,10 @@ ATTACK_FIELDS = (
 )  # fmt: skip
 """Values of each image under each threat, shape (knowledge, bound, n)."""
 
-EXTRA_FIELDS = ("histogram", "example_key", "example_images")
-"""Counts over all pixels (knowledge, bound, bins); and a few examples: their (knowledge, bound,
-case, position) and their clean, attacked and restored images, (examples, 3, C, H, W) float16."""
+EXTRA_FIELDS = ("histogram", "example_key", "example_images", "probe")
+"""Counts over all pixels (knowledge, bound, bins); a few examples: their (knowledge, bound, case,
+position) and their clean, attacked and restored images, (examples, 3, C, H, W) float16; and what
+the first batch told of each model, (models, 5), as :mod:`jernih.assess.probe` lays it out."""
 
 FIELDS = (*IMAGE_FIELDS, *ATTACK_FIELDS, *EXTRA_FIELDS)
 
@@ -73,7 +74,7 @@ class Observations:
             for name in (*IMAGE_FIELDS, *ATTACK_FIELDS)
         }
         joined["histogram"] = np.sum([part["histogram"] for part in stored], axis=0)
-        for name in ("example_key", "example_images"):
+        for name in ("example_key", "example_images", "probe"):
             joined[name] = np.concatenate([part[name] for part in stored], axis=0)
         return cls(paths, joined)
 

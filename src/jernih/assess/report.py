@@ -15,6 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from jernih.assess import words
+from jernih.assess.checks import find_warnings
 from jernih.assess.figures import (
     Plot,
     catalogue,
@@ -140,6 +141,7 @@ def render(
         a=assessment,
         told=told,
         verdict=words.verdict(assessment),
+        findings=find_warnings(assessment, told.surveys) if told.surveys else assessment.warnings,
         columns=SUMMARY_COLUMNS,
         dash=words.DASH,
         rows=summary_rows(assessment),

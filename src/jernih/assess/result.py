@@ -237,6 +237,28 @@ class Detection:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """What a few clean images tell of a model that is attacked.
+
+    Attributes:
+        model: ``"classifier"`` or ``"defended model"``.
+        n: number of images.
+        random: images whose logits differ between two calls.
+        averaged: the model takes the mean over draws.
+        without_gradient: images on which the gradient of the cross-entropy is exactly zero; None
+            when the attack does not follow gradients.
+        saturated: images whose cross-entropy is rounded to zero; None likewise.
+    """
+
+    model: str
+    n: int
+    random: int
+    averaged: bool
+    without_gradient: int | None
+    saturated: int | None
+
+
+@dataclass(frozen=True)
 class Finding:
     """Something that a reader must know before believing the numbers.
 
@@ -270,6 +292,7 @@ class Assessment:
         tests: paired comparisons.
         detection: None without a detector.
         warnings: what a reader must know.
+        probes: what a few images told of each model before it was attacked.
         observations: the values behind it, image by image; not part of the JSON.
     """
 
@@ -289,6 +312,7 @@ class Assessment:
     tests: tuple[PairedTest, ...]
     detection: Detection | None
     warnings: tuple[Finding, ...] = ()
+    probes: tuple[Probe, ...] = ()
     schema_version: int = SCHEMA_VERSION
     observations: Annotated[Observations | None, SkipValidation] = field(
         default=None, compare=False, repr=False

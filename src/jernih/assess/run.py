@@ -20,7 +20,7 @@ from jernih.validate import InputError, check_images, check_labels
 
 log = logging.getLogger(__name__)
 
-PARTS_VERSION = 1
+PARTS_VERSION = 2
 """Raised whenever what a part holds changes, so that older parts are measured again."""
 
 

@@ -17,6 +17,7 @@ from jernih.assess.checks import find_warnings
 from jernih.assess.metrics import ranking, score
 from jernih.assess.observations import Array, Observations
 from jernih.assess.plan import AssessmentPlan
+from jernih.assess.probe import read_probes
 from jernih.assess.result import (
     Assessment,
     Condition,
@@ -76,6 +77,7 @@ def summarise(
         conditions=tuple(conditions),
         tests=_tests(seen, threats, bootstrap),
         detection=_detection(seen, threats, defended, bootstrap),
+        probes=read_probes(seen["probe"]),
         observations=seen,
     )
     return dataclasses.replace(result, warnings=find_warnings(result))
