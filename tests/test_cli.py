@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import subprocess
@@ -303,6 +304,17 @@ def test_disk_full_loses_nothing(
     assert "No space left on device" in told
     assert (tmp_path / "run/sample/manifest.csv").read_bytes() == before
     assert jernih_command("explore", str(config))[0] == 0
+
+
+def test_progress_ends_with_the_command() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True)
+    reporter = TerminalReporter(console)
+    reporter.progress("attack")(1, 3)
+    reporter.close()
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    assert told.rfind("\x1b[?25h") > told.rfind("\x1b[?25l") >= 0  # the cursor is back
+    reporter.close()
+    assert console.file.getvalue() == told  # type: ignore[attr-defined]
 
 
 def test_ctrl_c_in_the_middle_of_training(config: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from jernih.validate import InputError, check_choice
 if TYPE_CHECKING:
     from jernih.config import RunConfig
     from jernih.pipeline import Pipeline
+    from jernih.terminal import TerminalReporter
 
 app = typer.Typer(
     name="jernih",
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 out = Console()
 err = Console(stderr=True)
+_reporters: list[TerminalReporter] = []
 
 _INTERRUPTED = 130
 _FORESEEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -273,7 +275,6 @@ def attack(
 ) -> None:
     _begin(verbose)
     from jernih.attack_files import AttackJob, lines, read_options
-    from jernih.terminal import TerminalReporter
 
     job = AttackJob(
         model=model,
@@ -303,7 +304,7 @@ def attack(
         seed=seed,
         device=device or "auto",
     )
-    made = job.run(TerminalReporter(err).progress("attack"))
+    made = job.run(_reporter().progress("attack"))
     for line in lines(made.results):
         out.print(line, highlight=False, soft_wrap=True)
     for warning in made.results["warnings"]:
@@ -413,9 +414,7 @@ def _pipeline(
     if device is not None:
         overrides.append(f"device={device}")
     chosen: RunConfig = load_config(config, overrides)
-    from jernih.terminal import TerminalReporter
-
-    return Pipeline(chosen, folder, TerminalReporter(err))
+    return Pipeline(chosen, folder, _reporter())
 
 
 def _numbers(argument: str, text: str | None) -> tuple[float, ...] | None:
@@ -438,10 +437,28 @@ def _begin(verbose: bool) -> None:
         sys.path.insert(0, str(Path.cwd()))
 
 
+def _reporter() -> TerminalReporter:
+    """What draws progress on this terminal, until the command ends in whatever way."""
+    from jernih.terminal import TerminalReporter
+
+    reporter = TerminalReporter(err)
+    _reporters.append(reporter)
+    return reporter
+
+
+def _answer() -> Any:
+    """Run the command and end its progress bars, before anything is said of how it ended."""
+    try:
+        return app(standalone_mode=False)
+    finally:
+        while _reporters:
+            _reporters.pop().close()
+
+
 def main() -> None:
     """Run the command line; every foreseen failure is one line and a non-zero exit."""
     try:
-        code = app(standalone_mode=False)
+        code = _answer()
     except InputError as error:
         _fail(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
@@ -455,7 +472,6 @@ def main() -> None:
             raise
         _fail(error.format_message(), getattr(error, "exit_code", 2))
     if code == _INTERRUPTED:  # Typer turns Ctrl-C into this exit code
-        err.show_cursor()  # a progress bar had hidden it
         _fail("interrupted; the same command goes on from here", code)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -26,6 +26,7 @@ class TerminalReporter(Reporter):
     def __init__(self, console: Console) -> None:
         self.console = console
         self.show_training_progress = console.is_terminal
+        self._bars: list[Progress] = []
 
     def stage(self, name: str, state: str) -> None:
         """Print a line for the stage."""
@@ -45,6 +46,7 @@ class TerminalReporter(Reporter):
             console=self.console,
             transient=True,
         )
+        self._bars.append(bar)
         task = bar.add_task(label, total=None)
 
         def advance(done: int, total: int) -> None:
@@ -55,3 +57,9 @@ class TerminalReporter(Reporter):
                 bar.stop()
 
         return advance
+
+    def close(self) -> None:
+        """End all bars, also those of work that was broken off, and show the cursor again."""
+        for bar in self._bars:
+            bar.stop()
+        self._bars.clear()
