@@ -16,6 +16,7 @@ from jernih.classifiers import load_classifier, restore_classifier, save_classif
 from jernih.data.images import read_image
 from jernih.data.modify import Prepare
 from jernih.validate import InputError
+from jernih.weights import write_weights
 from tests.conftest import TinyNet
 
 ABC = ["a", "b", "c"]
@@ -163,3 +164,20 @@ def test_clean_accuracy_on_the_imagenet_sample(shared: Path) -> None:
         right += int((classifier(batch).argmax(1) == labels).sum())
     assert len(files) == 700
     assert right >= 0.82 * 700
+
+
+def test_same_head_refuses_weights_for_other_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for one_logit, told in ((False, "3 classes"), (True, "1 logit for two classes")):
+        stored = ["a", "b"] if one_logit else ["a", "b", "c"]
+        made = load_classifier("test_vit", stored, one_logit=one_logit)
+        weights = write_weights(tmp_path / "vit.safetensors", made.network)
+        load_classifier("test_vit", ["a", "b"], weights=weights)
+        with pytest.raises(InputError, match=f"classes: expected {told}, as in the weights; got 2"):
+            load_classifier("test_vit", ["a", "b"], weights=weights, same_head=True)
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda *a, **k: create(*a, **{**k, "pretrained": 0}))
+    load_classifier("test_vit", ["a", "b"], pretrained=True)
+    with pytest.raises(InputError, match="classes: expected 1000 classes"):
+        load_classifier("test_vit", ["a", "b"], pretrained=True, same_head=True)
