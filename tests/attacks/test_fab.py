@@ -9,8 +9,10 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from jernih.attacks import FAB, distance
+from jernih.attacks import FAB, DeepFool, distance
+from jernih.randomness import generator
 from jernih.types import Norm
+from jernih.validate import InputError
 from tests.attacks.known import Digits, agree, linear_model, middling, nearest_on_linear
 
 STEPS = 20
