@@ -15,12 +15,14 @@ from jernih.attacks.fab import FAB
 from jernih.attacks.fab_t import FABT
 from jernih.attacks.fgsm import FGSM
 from jernih.attacks.gaussian_noise import GaussianNoise
+from jernih.attacks.hop_skip_jump import HopSkipJump
 from jernih.attacks.jpeg_compression import JPEGCompression
 from jernih.attacks.jsma import JSMA
 from jernih.attacks.mi_fgsm import MIFGSM
 from jernih.attacks.pgd import PGD
 from jernih.attacks.r_fgsm import RFGSM
 from jernih.attacks.salt_and_pepper import SaltAndPepper
+from jernih.attacks.simba import SimBA
 from jernih.attacks.square import Square
 from jernih.attacks.uniform_noise import UniformNoise
 
@@ -46,9 +48,11 @@ __all__ = [
     "Control",
     "DeepFool",
     "GaussianNoise",
+    "HopSkipJump",
     "JPEGCompression",
     "MinimumNorm",
     "SaltAndPepper",
+    "SimBA",
     "Square",
     "UniformNoise",
     "distance",
