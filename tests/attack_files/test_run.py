@@ -19,6 +19,7 @@ from jernih.data.images import read_image
 from jernih.data.modify import Prepare
 from jernih.data.sources import Item
 from jernih.storage import read_json, sha256_file
+from jernih.types import Threat
 from jernih.validate import InputError
 from tests.attack_files.conftest import stripes_classifier
 
@@ -105,7 +106,7 @@ def test_record(images: Images, tmp_path: Path) -> None:
     made = attacked(images, tmp_path / "out", seed=3)
     record = read_json(tmp_path / "out" / "attack.json")
     settings = record["settings"]
-    assert record["threat"] == {"norm": "linf", "eps": ATTACK.eps, "knowledge": "oblivious"}
+    assert Threat(**record["threat"]) == Threat("linf", ATTACK.eps, "oblivious")
     assert settings["options"]["steps"] == 3
     assert settings["seed"] == 3
     assert settings["jernih"] == __version__
