@@ -24,7 +24,9 @@ from jernih.attacks.r_fgsm import RFGSM
 from jernih.attacks.salt_and_pepper import SaltAndPepper
 from jernih.attacks.simba import SimBA
 from jernih.attacks.square import Square
+from jernih.attacks.transfer import Transfer
 from jernih.attacks.uniform_noise import UniformNoise
+from jernih.attacks.universal import Universal
 
 __all__ = [
     "APGD",
@@ -54,7 +56,9 @@ __all__ = [
     "SaltAndPepper",
     "SimBA",
     "Square",
+    "Transfer",
     "UniformNoise",
+    "Universal",
     "distance",
     "project",
 ]

@@ -21,9 +21,9 @@ class SimBA(Attack):
     """Simple black-box attack, in L2 (Guo et al., arXiv:1905.07121).
 
     Sees the probabilities and no gradient. Directions of an orthonormal basis are tried in random
-    order, each once: a step forwards, if that does not lower the probability of the label (raise
-    that of the class to reach) a step backwards, else none. After k steps the perturbation is at
-    most √k steps long.
+    order, each once before the first comes again: a step forwards, if that does not lower the probability of the label (raise
+    that of the class to reach) a step backwards, else none. After k steps in k directions the
+    perturbation is √k steps long.
 
     The basis is that of single values (``"pixel"``) or of two-dimensional cosines (``"dct"``), of
     which only the slowest are used: perturbations of low frequency fool models more easily.
@@ -122,12 +122,15 @@ class SimBA(Attack):
         return math.ceil(self.frequencies * height), math.ceil(self.frequencies * width)
 
     def _orders(self, images: Tensor, draws: torch.Generator) -> Tensor:
-        """The directions' numbers in random order, a row for each image."""
+        """The directions' numbers in random order, again and again, a row for each image."""
         high, wide = self._sides(images)
         count = images.shape[1] * high * wide
-        tried = min(count, self.queries)
-        rows = [torch.randperm(count, generator=draws)[:tried] for _ in range(len(images))]
-        return torch.stack(rows).to(images.device)
+        rounds = math.ceil(self.queries / count)
+        rows = [
+            torch.cat([torch.randperm(count, generator=draws) for _ in range(rounds)])
+            for _ in range(len(images))
+        ]
+        return torch.stack([row[: self.queries] for row in rows]).to(images.device)
 
     def _directions(self, numbers: Tensor, images: Tensor) -> Tensor:
         """Unit directions (n, C, H, W) by their numbers (n,)."""
