@@ -88,7 +88,7 @@ def _together(room: Tensor, weight: Tensor, pace: Tensor, goal: Tensor) -> Tenso
     In L∞ all move at one pace, in L2 at their weights: the conditions of Karush, Kuhn and Tucker.
     What is gained grows ever more slowly, so Newton's method for the time of the stop, from 0 on,
     never goes too far, and is there as soon as no more pixels come to their end. It needs a handful
-    of rounds, where sorting the pixels would cost several times as much.
+    of rounds, which cost about half of what sorting the pixels does.
     """
     gain, speed = weight * room, weight * pace
     stop = torch.zeros_like(goal)
