@@ -166,6 +166,8 @@ def test_bad_arguments_are_refused(classifier: Classifier, images: Tensor, label
         check_gradients(classifier, images, labels + 1)
     with pytest.raises(InputError, match="directions"):
         check_gradients(classifier, images, labels, directions=0)
+    with pytest.raises(InputError, match="evaluation mode"):
+        check_gradients(classifier.train(), images, labels)
 
 
 def test_signs_of_a_batch(classifier: Classifier) -> None:

@@ -150,7 +150,7 @@ def made_to_order(
             seen[f"{name}_{quantity}"] = np.full(size, value)
     seen["linf"], seen["l2"] = np.full(shape, 0.01), np.full(shape, 0.5)
     seen["histogram"] = np.ones((*shape[:2], BINS), dtype=np.int64)
-    seen["probe"] = np.zeros((0, 5), dtype=np.int64)
+    seen["probe"] = np.zeros((0, 6), dtype=np.int64)
     seen["example_key"] = np.zeros((0, 4), dtype=np.int64)
     seen["example_images"] = np.zeros((0, 3, 3, SIZE, SIZE), dtype=np.float16)
     observations = Observations([f"{i}.png" for i in range(n)], {**seen, **values})

@@ -103,22 +103,29 @@ FAULTS: list[tuple[str, str, dict[str, Array], dict[str, Any], str]] = [
         "random model",
         "serious",
         {},
-        {"probe": np.array([[16, 3, 0, 0, 0], [16, 16, 0, 0, 0]])},
+        {"probe": np.array([[16, 3, 0, 0, 0, 0], [16, 16, 0, 0, 0, 0]])},
         "the classifier, on 3 of 16 images; the defended model, on 16 of 16 images",
     ),
     (
         "zero gradient",
         "serious",
         {},
-        {"probe": np.array([[16, 0, 0, 0, 0], [16, 0, 16, 0, 0]])},
+        {"probe": np.array([[16, 0, 0, 0, 0, 0], [16, 0, 16, 0, 0, 0]])},
         "16 of 16 clean images (defended model)",
     ),
     (
         "zero gradient",
         "serious",
         {},
-        {"probe": np.array([[16, 0, 9, 9, 0], [16, 0, 0, 0, 0]])},
+        {"probe": np.array([[16, 0, 9, 9, 0, 0], [16, 0, 0, 0, 0, 0]])},
         "rounded to zero",
+    ),
+    (
+        "out of range",
+        "caution",
+        {},
+        {"probe": np.array([[16, 0, 0, 0, 0, 0], [16, 0, 0, 0, 2, 0]])},
+        "gives 2 back",
     ),
     (
         "softmax outputs",
@@ -170,7 +177,7 @@ def test_serious_findings_come_first() -> None:
 
 
 def test_a_random_model_is_no_fault_once_averaged_and_few_dead_images_are_none() -> None:
-    probe = np.array([[16, 16, -1, -1, 1], [16, 0, 1, 0, 0]])
+    probe = np.array([[16, 16, -1, -1, 0, 1], [16, 0, 1, 0, 0, 0]])
     assert warnings(probe=probe) == {}
 
 

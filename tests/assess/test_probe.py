@@ -11,7 +11,6 @@ from jernih.assess import Assessment, AssessmentPlan
 from jernih.assess.probe import PROBED, probe, read_probes
 from jernih.attacks import FGSM, UniformNoise
 from jernih.classifiers import Classifier
-from jernih.defended import Defended
 from jernih.purifiers.base import Purifier
 from jernih.types import Knowledge
 from tests.assess.examples import assessment, defended_model, run
@@ -59,12 +58,28 @@ def test_every_assessment_finds_a_purifier_without_a_gradient() -> None:
 def test_every_assessment_finds_a_random_purifier() -> None:
     before = torch.get_rng_state()
     model = defended_model(Drawing(), detector=False)
-    row = probe(model, torch.rand(20, 3, 32, 32), torch.zeros(20).long(), gradients=True)
-    assert row.tolist() == [PROBED, PROBED, 0, 0, 0]
+    noise = torch.rand(20, 3, 32, 32)
+    row = probe(model, noise, torch.zeros(20).long(), noise, gradients=True)
+    assert row.tolist() == [PROBED, PROBED, 0, 0, 0, 0]
     torch.set_rng_state(before)
     found = run(model)
     assert [p.random for p in found.probes] == [0, 8]
     assert "random model" in checks(found)
+
+
+class Unclamped(Stopping):
+    """Brightens beyond white."""
+
+    name: ClassVar[str] = "unclamped"
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images + 0.5
+
+
+def test_every_assessment_finds_a_purifier_that_leaves_the_range() -> None:
+    found = run(defended_model(Unclamped(), detector=False))
+    assert [p.outside for p in found.probes] == [0, 8]
+    assert "out of range" in checks(found)
 
 
 def test_a_mean_over_draws_is_known_as_one(images: Tensor, labels: Tensor) -> None:
@@ -74,7 +89,7 @@ def test_a_mean_over_draws_is_known_as_one(images: Tensor, labels: Tensor) -> No
 
     for network, averaged in ((Shaking(), False), (Expectation(Shaking(), 2), True)):
         classifier = Classifier(network, "abc").eval()
-        row = probe(Defended(classifier, Stopping()).eval(), images, labels, gradients=False)
+        row = probe(classifier, images, labels, images, gradients=False)
         (found,) = read_probes(row[None])
         assert found.random == 6
         assert found.averaged is averaged

@@ -224,5 +224,5 @@ def test_bad_arguments_are_refused(tmp_path: Path) -> None:
         attempt(names=[], n=0)
     with pytest.raises(InputError, match="key"):
         attempt(parts=tmp_path)
-    with pytest.raises(InputError, match="evaluation mode"):
+    with pytest.raises(InputError, match="training mode in"):
         attempt(model=defended_model().train())

@@ -13,13 +13,14 @@ from jernih.adaptive.eot import Expectation
 from jernih.adaptive.signs import (
     differing,
     gradient_of,
+    in_training,
     like_probabilities,
     saturated,
     two_calls,
 )
 from jernih.attacks.losses import margin
 from jernih.randomness import generator, seeded
-from jernih.validate import check_count, check_images, check_labels
+from jernih.validate import InputError, check_count, check_images, check_labels
 
 STEPS = (1e-3, 4e-3, 1.6e-2)
 """Steps of the finite differences, in L∞ on the scale of [0, 1]. Much smaller ones drown in the
@@ -120,7 +121,7 @@ def check_gradients(
         seed: seed of the directions and of a random model's draws.
 
     Raises:
-        InputError: for arguments of another form.
+        InputError: for arguments of another form, and for a model in training mode.
 
     Example:
         >>> import torch
@@ -140,6 +141,8 @@ def check_gradients(
     """
     images = check_images(images).clamp(STEPS[-1], 1 - STEPS[-1])
     check_count("directions", directions)
+    if in_training(model):
+        raise InputError("model", "evaluation mode (call model.eval())", "training mode")
     same = _SameDraws(model, seed)
     random, repeat = _repeat(model, images, labels)
     gradient, logits = gradient_of(same, images, labels)

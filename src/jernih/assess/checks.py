@@ -157,6 +157,17 @@ def _no_gradient(assessment: Assessment) -> Iterator[tuple[Severity, str]]:
         )
 
 
+def _out_of_range(assessment: Assessment) -> Iterator[tuple[Severity, str]]:
+    for found in assessment.probes:
+        if found.outside:
+            yield (
+                "caution",
+                f"Of {found.n} clean images the purifier gives {found.outside} back with pixels "
+                f"outside [0, 1], which no camera or file could hold. Image quality is measured "
+                f"on that scale, and the classifier was trained on it.",
+            )
+
+
 def _baseline(assessment: Assessment) -> Iterator[tuple[Severity, str]]:
     clean = assessment.condition("clean").accuracy
     share = assessment.majority
@@ -285,6 +296,7 @@ CHECKS: dict[str, Check] = {
     "softmax outputs": _softmax,
     "random model": _random,
     "zero gradient": _no_gradient,
+    "out of range": _out_of_range,
     "majority baseline": _baseline,
     "single-step attack": _single_step,
     "collapse into one class": _collapse,

@@ -15,7 +15,7 @@ from torchmetrics.functional.image import (
 from jernih.adaptive.signs import like_probabilities
 from jernih.assess.observations import CASES, Array
 from jernih.assess.plan import AssessmentPlan
-from jernih.assess.probe import probe
+from jernih.assess.probe import COLUMNS, probe
 from jernih.attacks import distance
 from jernih.defended import Defended, Inspection
 from jernih.randomness import generator
@@ -77,7 +77,9 @@ def measure_batch(
         **_answers("purified", seen.logits),
         **_quality("purified", seen.restored, images),
         "clean_score": _scores(seen),
-        "probe": _probes(model, images, labels, plan) if batch == 0 else np.zeros((0, 5), np.int64),
+        "probe": _probes(model, images, labels, seen.restored, plan)
+        if batch == 0
+        else np.zeros((0, COLUMNS), np.int64),
     }
     gallery = _Gallery(images, values, start, set(wanted))
     rows: list[list[dict[str, Array]]] = []
@@ -122,12 +124,17 @@ def _measure_attack(
     }
 
 
-def _probes(model: Defended, images: Tensor, labels: Tensor, plan: AssessmentPlan) -> Array:
+def _probes(
+    model: Defended, images: Tensor, labels: Tensor, restored: Tensor, plan: AssessmentPlan
+) -> Array:
     """A row for the classifier and one for the defended model."""
     follows = plan.attack.needs == "gradients"
     rows = [
-        probe(each, images, labels, gradients=follows and knowledge in plan.knowledge)
-        for each, knowledge in ((model.classifier, "oblivious"), (model, "adaptive"))
+        probe(each, images, labels, seen, gradients=follows and knowledge in plan.knowledge)
+        for each, seen, knowledge in (
+            (model.classifier, images, "oblivious"),
+            (model, restored, "adaptive"),
+        )
     ]
     return np.stack(rows)
 

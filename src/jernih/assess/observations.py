@@ -42,7 +42,7 @@ ATTACK_FIELDS = (
 EXTRA_FIELDS = ("histogram", "example_key", "example_images", "probe")
 """Counts over all pixels (knowledge, bound, bins); a few examples: their (knowledge, bound, case,
 position) and their clean, attacked and restored images, (examples, 3, C, H, W) float16; and what
-the first batch told of each model, (models, 5), as :mod:`jernih.assess.probe` lays it out."""
+the first batch told of each model, (models, 6), as :mod:`jernih.assess.probe` lays it out."""
 
 FIELDS = (*IMAGE_FIELDS, *ATTACK_FIELDS, *EXTRA_FIELDS)
 

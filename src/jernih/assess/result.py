@@ -245,6 +245,7 @@ class Probe:
         n: number of images.
         random: images whose logits differ between two calls.
         averaged: the model takes the mean over draws.
+        outside: images of which the classifier sees pixels outside [0, 1] or NaN.
         without_gradient: images on which the gradient of the cross-entropy is exactly zero; None
             when the attack does not follow gradients.
         saturated: images whose cross-entropy is rounded to zero; None likewise.
@@ -254,6 +255,7 @@ class Probe:
     n: int
     random: int
     averaged: bool
+    outside: int
     without_gradient: int | None
     saturated: int | None
 

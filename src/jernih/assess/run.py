@@ -9,6 +9,7 @@ from typing import Any
 
 from torch.utils.data import Dataset, default_collate
 
+from jernih.adaptive.signs import in_training
 from jernih.assess.measure import all_examples, measure_batch
 from jernih.assess.observations import Observations, load_part, save_part
 from jernih.assess.plan import AssessmentPlan
@@ -62,8 +63,9 @@ def assess(
     """
     if parts is not None and not key:
         raise InputError("key", "a fingerprint of the models and the data", "none")
-    if any(module.training for module in defended.modules()):
-        raise InputError("defended", "evaluation mode (call .eval())", "training mode")
+    if training := in_training(defended):
+        where = f"training mode in {len(training)} modules"
+        raise InputError("defended", "evaluation mode (call .eval())", where)
     size = len(dataset)  # type: ignore[arg-type]
     if size == 0 or len(paths) != size:
         raise InputError("paths", f"a name for each of {max(size, 1)} images", len(paths))
