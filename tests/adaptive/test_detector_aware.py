@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from jernih.adaptive import DetectorAware, Evasion, evade
-from jernih.attacks import FGSM, PGD, Attack, distance
+from jernih.attacks import APGD, FGSM, PGD, Attack, CarliniWagner, distance
 from jernih.classifiers import Classifier
 from jernih.defended import Defended
 from jernih.detectors import ReconstructionError
@@ -160,6 +160,19 @@ def test_more_targets_and_scales_can_only_help(guarded: Guarded) -> None:
     for less, more in pairwise(found):
         assert bool((more | ~less).all())
         assert int(more.sum()) > int(less.sum())
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        CarliniWagner(targeted=True, steps=60, searches=3, initial=1.0),
+        APGD(0.2, targeted=True, steps=20),
+    ],
+)
+def test_any_attack_with_a_targeted_form_will_do(attack: Attack, guarded: Guarded) -> None:
+    result = attempt(guarded, attack, targets=1, scales=(1.0,))
+    assert int(result.success.sum()) > 12
+    assert result.threat.norm == attack.norm
 
 
 def test_where_nothing_is_found_the_image_stays_clean(guarded: Guarded) -> None:

@@ -140,6 +140,7 @@ def test_an_unbounded_attack_that_fails(norm: Any, eps: float) -> None:
         ({"name": "fgsm"}, "single step"),
         ({"name": "r-fgsm"}, "single step"),
         ({"name": "deepfool", "steps": 50}, "gradient"),
+        ({"name": "square", "steps": 5000}, "black box"),
         ({"name": "uniform-noise"}, "control"),
         ({"name": "of your own"}, "gradient"),
     ],
