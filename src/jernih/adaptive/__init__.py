@@ -3,7 +3,8 @@
 from jernih.adaptive.bpda import BPDA
 from jernih.adaptive.detector_aware import DetectorAware, Evasion, evade
 from jernih.adaptive.eot import Expectation
-from jernih.adaptive.self_check import GradientCheck, check_gradients
+from jernih.adaptive.self_check import check_gradients
+from jernih.adaptive.verdict import GradientCheck
 
 __all__ = [
     "BPDA",
