@@ -147,7 +147,7 @@ class TestContract:
     def test_two_classes_from_one_logit(self, name: str, images: Tensor) -> None:
         model = tiny_classifier(outputs=1)
         with torch.no_grad():  # both classes occur, else decisions alone lead nowhere
-            model.network.head.bias -= model(images)[:, 1].median()  # type: ignore[union-attr, operator]
+            model.network.head.bias -= model(images)[:, 1].median()  # type: ignore[union-attr]
         labels = model(images).argmax(1)
         attack = make(name, **ample(name))
         result = attack(model, images, labels, generator=generator(0))

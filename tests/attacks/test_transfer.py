@@ -26,10 +26,8 @@ class Asked(nn.Module):
 
 def test_what_fools_one_fools_another(digits: Digits) -> None:
     other = train_digits(count=30).model
-    other[0].weight.data += 0.05 * torch.randn(  # type: ignore[operator, union-attr]
-        other[0].weight.shape,  # type: ignore[union-attr, arg-type]
-        generator=generator("other"),
-    )
+    first = next(other.parameters())
+    first.data += 0.05 * torch.randn(first.shape, generator=generator("other"))
     target = Asked(digits.model).eval()
     attack = Transfer(PGD(0.2), other)
     result = attack(target, digits.images, digits.labels, generator=generator(0))

@@ -21,8 +21,8 @@ class SimBA(Attack):
     """Simple black-box attack, in L2 (Guo et al., arXiv:1905.07121).
 
     Sees the probabilities and no gradient. Directions of an orthonormal basis are tried in random
-    order, each once before the first comes again: a step forwards, if that does not lower the probability of the label (raise
-    that of the class to reach) a step backwards, else none. After k steps in k directions the
+    order, each once before the first comes again: a step forwards, if that does not lower the
+    probability of the label (raise that of the class to reach) a step backwards, else none. After k steps in k directions the
     perturbation is √k steps long.
 
     The basis is that of single values (``"pixel"``) or of two-dimensional cosines (``"dct"``), of
@@ -67,7 +67,8 @@ class SimBA(Attack):
         super().__init__(UNBOUNDED if eps is None else eps, targeted=targeted)
         self.queries = check_count("queries", queries)
         self.step = check_number("step", step, 1e-6, 1)
-        self.basis = check_choice("basis", basis, get_args(Basis))
+        check_choice("basis", basis, get_args(Basis))
+        self.basis: Basis = basis
         self.frequencies = check_number("frequencies", frequencies, 1e-6, 1)
 
     def run(
