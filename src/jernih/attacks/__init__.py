@@ -11,6 +11,7 @@ from jernih.attacks.carlini_wagner_linf import CarliniWagnerLinf
 from jernih.attacks.control import Control
 from jernih.attacks.ddn import DDN
 from jernih.attacks.deepfool import DeepFool
+from jernih.attacks.ead import EAD
 from jernih.attacks.fab import FAB
 from jernih.attacks.fab_t import FABT
 from jernih.attacks.fgsm import FGSM
@@ -34,6 +35,7 @@ __all__ = [
     "ATTACKS",
     "BIM",
     "DDN",
+    "EAD",
     "FAB",
     "FABT",
     "FGSM",

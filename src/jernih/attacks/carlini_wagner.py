@@ -7,9 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from jernih.attacks.base import ATTACKS, MinimumNorm
+from jernih.attacks.base import ATTACKS
 from jernih.attacks.penalty import (
     Adam,
+    Penalised,
     Progress,
     Weights,
     check_positive,
@@ -18,11 +19,11 @@ from jernih.attacks.penalty import (
     to_tanh,
 )
 from jernih.types import Norm
-from jernih.validate import check_count, check_labels, check_logits, check_number
+from jernih.validate import check_count, check_logits, check_number
 
 
 @ATTACKS.register("carlini-wagner")
-class CarliniWagner(MinimumNorm):
+class CarliniWagner(Penalised):
     r"""Carlini & Wagner's attack in L2 (arXiv:1608.04644).
 
     Adam minimises, over a w with the image :math:`x' = (\tanh w + 1) / 2`,
@@ -87,32 +88,15 @@ class CarliniWagner(MinimumNorm):
         self.initial = check_positive("initial", initial)
         self.stop_early = stop_early
 
-    def search(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        labels: Tensor,
-        generator: torch.Generator | None,
-    ) -> Tensor:
+    def minimise(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Return the nearest adversarial images found; where none was found, the image itself."""
-        with torch.no_grad():
-            logits = check_logits(model(images), len(images))
-        check_labels(labels, len(labels), logits.shape[1])
-        todo = ~self.fooled(logits, labels, self.confidence)
-        found = images.clone()
-        if bool(todo.any()):
-            found[todo] = self._search(model, images[todo], labels[todo])
-        return found
-
-    def _search(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Search for all images, none of which fools the model as it is."""
         best, sizes = images.clone(), torch.full_like(images[:, 0, 0, 0], torch.inf)
         weights = Weights(sizes, self.initial, self.searches)
         for _ in range(self.searches):
-            weights.update(self._minimise(model, images, labels, weights.now, best, sizes))
+            weights.update(self._run(model, images, labels, weights.now, best, sizes))
         return best
 
-    def _minimise(
+    def _run(
         self,
         model: nn.Module,
         images: Tensor,

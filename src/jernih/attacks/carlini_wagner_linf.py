@@ -7,17 +7,25 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from jernih.attacks.base import ATTACKS, MinimumNorm
-from jernih.attacks.penalty import Adam, Progress, check_positive, from_tanh, hinge, to_tanh
+from jernih.attacks.base import ATTACKS
+from jernih.attacks.penalty import (
+    Adam,
+    Penalised,
+    Progress,
+    check_positive,
+    from_tanh,
+    hinge,
+    to_tanh,
+)
 from jernih.types import Norm
-from jernih.validate import check_count, check_labels, check_logits, check_number
+from jernih.validate import check_count, check_logits, check_number
 
 SHARE = 0.1
 """The learning rate is at most this share of τ: larger steps leap back and forth over the limit."""
 
 
 @ATTACKS.register("carlini-wagner-linf")
-class CarliniWagnerLinf(MinimumNorm):
+class CarliniWagnerLinf(Penalised):
     r"""Carlini & Wagner's attack in L∞ (arXiv:1608.04644, section VI-C).
 
     The maximum of a perturbation has a gradient at one pixel alone, so that minimising it leads
@@ -93,31 +101,14 @@ class CarliniWagnerLinf(MinimumNorm):
         self.smallest = check_positive("smallest", smallest, 1)
         self.stop_early = stop_early
 
-    def search(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        labels: Tensor,
-        generator: torch.Generator | None,
-    ) -> Tensor:
+    def minimise(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Return the nearest adversarial images found; where none was found, the image itself."""
-        with torch.no_grad():
-            logits = check_logits(model(images), len(images))
-        check_labels(labels, len(labels), logits.shape[1])
-        todo = ~self.fooled(logits, labels, self.confidence)
-        found = images.clone()
-        if bool(todo.any()):
-            found[todo] = self._search(model, images[todo], labels[todo])
-        return found
-
-    def _search(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Search for all images, none of which fools the model as it is."""
         best, reach = images.clone(), torch.full_like(images[:, 0, 0, 0], torch.inf)
         start, limits = images.clone(), torch.ones_like(reach)
         weights = torch.full_like(reach, self.initial)
         left = torch.arange(len(images), device=images.device)
         while len(left):
-            ended = self._minimise(
+            ended = self._run(
                 model, images[left], labels[left], start[left], limits[left], weights[left]
             )
             held, last, nearest, nearest_reach = ended
@@ -130,7 +121,7 @@ class CarliniWagnerLinf(MinimumNorm):
             left = left[going]
         return best
 
-    def _minimise(
+    def _run(
         self,
         model: nn.Module,
         images: Tensor,

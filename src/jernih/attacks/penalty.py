@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from jernih.attacks.base import MinimumNorm
 from jernih.attacks.losses import margin
-from jernih.validate import InputError, check_number
+from jernih.validate import InputError, check_labels, check_logits, check_number
 
 EDGE = 0.9
 """How much of the range of tanh the pixels take up."""
+
+
+class Penalised(MinimumNorm):
+    """A search that leaves out the images that fool the model as they are.
+
+    A subclass sets ``confidence`` in its constructor and writes :meth:`minimise`.
+    """
+
+    confidence: float
+
+    @abstractmethod
+    def minimise(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """Return what :meth:`search` does, for images none of which fools the model as it is."""
+
+    def search(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """Return the nearest adversarial images found; where none was found, the image itself."""
+        with torch.no_grad():
+            logits = check_logits(model(images), len(images))
+        check_labels(labels, len(labels), logits.shape[1])
+        todo = ~self.fooled(logits, labels, self.confidence)
+        found = images.clone()
+        if bool(todo.any()):
+            found[todo] = self.minimise(model, images[todo], labels[todo])
+        return found
 
 
 def hinge(logits: Tensor, labels: Tensor, targeted: bool, confidence: float) -> Tensor:
