@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from jernih.classifiers import Classifier
 from jernih.randomness import generator, seeded
 
+# For models this small a second thread only waits for the first, most of all on a busy machine.
+torch.set_num_threads(1)
+
 SHARED = Path(os.environ.get("JERNIH_SHARED", Path(__file__).parents[2] / "shared"))
 
 

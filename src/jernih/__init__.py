@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 _HOMES = {
+    "APGD": "jernih.attacks",
     "Assessment": "jernih.assess",
     "AssessmentPlan": "jernih.assess",
+    "AutoAttack": "jernih.attacks",
     "Classifier": "jernih.classifiers",
     "ConvAutoencoder": "jernih.purifiers",
     "Defended": "jernih.defended",
@@ -24,6 +26,8 @@ _HOMES = {
     "ReconstructionError": "jernih.detectors",
     "RunConfig": "jernih.config",
     "SkipVAE": "jernih.purifiers",
+    "Square": "jernih.attacks",
+    "UNet": "jernih.purifiers",
     "load_classifier": "jernih.classifiers",
     "load_config": "jernih.config",
 }
@@ -32,13 +36,13 @@ __all__ = [*sorted(_HOMES), "__version__"]
 
 if TYPE_CHECKING:
     from jernih.assess import Assessment, AssessmentPlan
-    from jernih.attacks import FGSM, PGD
+    from jernih.attacks import APGD, FGSM, PGD, AutoAttack, Square
     from jernih.classifiers import Classifier, load_classifier
     from jernih.config import RunConfig, load_config
     from jernih.defended import Defended
     from jernih.detectors import ReconstructionError
     from jernih.pipeline import Pipeline
-    from jernih.purifiers import ConvAutoencoder, SkipVAE
+    from jernih.purifiers import ConvAutoencoder, SkipVAE, UNet
     from jernih.validate import InputError
 
 

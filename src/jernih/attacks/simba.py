@@ -22,8 +22,8 @@ class SimBA(Attack):
 
     Sees the probabilities and no gradient. Directions of an orthonormal basis are tried in random
     order, each once before the first comes again: a step forwards, if that does not lower the
-    probability of the label (raise that of the class to reach) a step backwards, else none. After k steps in k directions the
-    perturbation is √k steps long.
+    probability of the label (raise that of the class to reach) a step backwards, else none. After
+    k steps in k directions the perturbation is √k steps long.
 
     The basis is that of single values (``"pixel"``) or of two-dimensional cosines (``"dct"``), of
     which only the slowest are used: perturbations of low frequency fool models more easily.

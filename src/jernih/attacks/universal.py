@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from jernih.attacks.base import ATTACKS, Attack, check_model, project
 from jernih.attacks.fgsm import slope
 from jernih.types import Norm
-from jernih.validate import InputError, check_choice, check_count, check_images
+from jernih.validate import (
+    InputError,
+    check_choice,
+    check_count,
+    check_images,
+    check_labels,
+    check_logits,
+)
 
 BOUNDS: dict[Norm, float | str] = {"linf": "10/255", "l2": 10.0}
 """The bound in each norm where none is given: about that of the first publication."""
@@ -106,7 +113,9 @@ class Universal(Attack):
         best, most = delta, -1
         for number in range(self.steps + 1):
             with torch.no_grad():
-                fooled = int(self.fooled(model((images + delta).clamp(0, 1)), labels).sum())
+                logits = check_logits(model((images + delta).clamp(0, 1)), len(images))
+                check_labels(labels, len(images), logits.shape[1])
+                fooled = int(self.fooled(logits, labels).sum())
             if fooled > most:
                 best, most = delta, fooled
             if number < self.steps and most < len(images):
