@@ -15,9 +15,17 @@ from jernih.types import Needs, Norm
 from jernih.validate import check_choice, check_count, check_labels, check_logits
 
 AT_ONCE = 2**24
-"""Pixels that the model is asked about at once."""
+"""Most pixels that the model is asked about at once."""
+QUESTIONS = 2048
+"""Most images that it is asked about at once: with more of them small ones leave the cache."""
 HALVINGS = 24
 """Most halvings of an interval: single precision has no more digits."""
+BLENDING = 10
+"""Halvings of the way from the image to the noise of the start: to a thousandth, as published."""
+BEYOND = 1e-4
+"""Share of the way that the result goes on: models round otherwise in batches of another size."""
+LEAST = 1e-5
+"""Least root mean square of what is added to look around: beyond single precision's rounding."""
 
 
 @ATTACKS.register("hop-skip-jump")
@@ -36,15 +44,21 @@ class HopSkipJump(MinimumNorm):
     is needed to stay wrong, and then back towards the image until just before it would be right.
     The nearest point of all steps is kept.
 
-    Untargeted only: a targeted search would need an image of the wanted class to start from.
+    The u have the length that the publication gives them, the distance to the image over the
+    number of pixels, but at least 1e-5 a pixel: in large images the published length is lost in
+    the rounding of single precision, and v with it, above all in L∞.
+
+    Untargeted only: a targeted search starts from an image of the wanted class, for which a call
+    has no argument, and one taken from the batch would make images depend on each other.
 
     Args:
         eps: largest perturbation in ``norm`` that counts; None for any.
         norm: ``"l2"`` or ``"linf"``.
-        steps: number of steps. 40 of them ask about 17,000 times for each image.
+        steps: number of steps. 40 of them ask about 17,600 times for each image.
         initial: B₀, the random points of the first step.
         most: the largest B.
-        gamma: scale of how near to the boundary and to the point the search looks.
+        gamma: scale of how near to the boundary and how near to the point the search looks, 1 as
+            published.
         tries: how many noise images are tried as a start, the first of them uniform, the others
             of random colour and contrast; where the model is right about all of them, the image
             stays clean.
@@ -136,12 +150,15 @@ class HopSkipJump(MinimumNorm):
     ) -> Tensor:
         """All steps, from points that the model gets wrong."""
         size = images[0].numel()
+        if self.norm == "linf":
+            start = self._approach(model, images, start, labels, blend=True)
         point = self._approach(model, images, start, labels)
         best, shortest = point, distance(images, point, self.norm)
         for step in range(1, self.steps + 1):
             far = distance(images, point, self.norm)
             # The point's distance over the number of pixels; the first step does not know it yet.
             radius = torch.full_like(far, 0.1) if step == 1 else far * self.gamma / size
+            radius = radius.clamp_min(LEAST * math.sqrt(size))
             count = int(min(self.initial * math.sqrt(step), self.most))
             way = self._direction(model, point, labels, radius, count, draws)
             point = self._forward(model, point, labels, way, far / math.sqrt(step))
@@ -150,29 +167,39 @@ class HopSkipJump(MinimumNorm):
             nearer = far < shortest
             best = torch.where(nearer.view(-1, 1, 1, 1), point, best)
             shortest = torch.where(nearer, far, shortest)
-        return best
+        beyond = (best + BEYOND * (best - images)).clamp(0, 1)
+        wrong = self._wrong(model, beyond, labels)
+        return torch.where(wrong.view(-1, 1, 1, 1), beyond, best)
 
-    def _approach(self, model: nn.Module, images: Tensor, points: Tensor, labels: Tensor) -> Tensor:
-        """Move points that are wrong towards their images, to just before they would be right."""
+    def _approach(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        points: Tensor,
+        labels: Tensor,
+        *,
+        blend: bool = False,
+    ) -> Tensor:
+        """Move points that are wrong towards their images, to just before they would be right.
+
+        Along the straight line in L2 and for a ``blend``, else by cutting the largest changes.
+        """
         size = images[0].numel()
-        far = distance(images, points, self.norm).clamp_min(1e-12)
-        # Shares of the way: of the straight line in L2, of the largest change in L∞.
+        close = self.gamma / (size**1.5 if self.norm == "l2" else size**2)
+        halvings = BLENDING if blend else min(HALVINGS, max(1, math.ceil(-math.log2(close))))
+        straight = blend or self.norm == "l2"
+        change, far = points - images, distance(images, points, "linf")
         low, high = torch.zeros_like(far), torch.ones_like(far)
-        close = self.gamma / size**1.5 if self.norm == "l2" else self.gamma / size**2
         best = points
-        for _ in range(min(HALVINGS, max(1, math.ceil(-math.log2(close))))):
+        for _ in range(halvings):
             middle = (low + high) / 2
-            tried = self._between(images, points, middle, far)
+            share = middle.view(-1, 1, 1, 1)
+            most = far.view(-1, 1, 1, 1) * share
+            tried = images + (share * change if straight else change.clamp(-most, most))
             wrong = self._wrong(model, tried, labels)
             best = torch.where(wrong.view(-1, 1, 1, 1), tried, best)
             low, high = torch.where(wrong, low, middle), torch.where(wrong, middle, high)
         return best
-
-    def _between(self, images: Tensor, points: Tensor, share: Tensor, far: Tensor) -> Tensor:
-        if self.norm == "l2":
-            return images + share.view(-1, 1, 1, 1) * (points - images)
-        most = (share * far).view(-1, 1, 1, 1)
-        return images + (points - images).clamp(-most, most)
 
     def _direction(
         self,
@@ -184,31 +211,57 @@ class HopSkipJump(MinimumNorm):
         draws: list[torch.Generator],
     ) -> Tensor:
         """Where the model errs more (N, C, H, W), of length 1 in L2 or a sign in L∞."""
-        ways = torch.empty_like(points)
-        at_once = max(1, AT_ONCE // points[0].numel())
-        for row, own in enumerate(draws):
-            total, plain, answers = torch.zeros_like(points[row]), torch.zeros_like(points[row]), 0
-            for begin in range(0, count, at_once):
-                shape = (min(at_once, count - begin), *points.shape[1:])
-                if self.norm == "l2":
-                    drawn = torch.randn(shape, generator=own).to(points)
-                else:
-                    drawn = (torch.rand(shape, generator=own) * 2 - 1).to(points)
-                drawn = drawn / distance(torch.zeros_like(drawn), drawn, "l2").view(-1, 1, 1, 1)
-                around = (points[row] + radius[row] * drawn).clamp(0, 1)
-                drawn = (around - points[row]) / radius[row].clamp_min(1e-12)
-                signs = self._wrong(model, around, labels[row].expand(len(around))) * 2.0 - 1
-                total += (signs.view(-1, 1, 1, 1) * drawn).sum(0)
-                plain += drawn.sum(0)
-                answers += int(signs.sum())
-            mean = answers / count
-            # All alike: nothing to compare with, so all of them count as they are.
-            ways[row] = total if abs(mean) == 1 else total - mean * plain
+        at_once = max(1, min(QUESTIONS, AT_ONCE // points[0].numel()))
+        together = max(1, at_once // count)
+        ways = torch.cat(
+            [
+                self._estimate(
+                    model, points[rows], labels[rows], radius[rows], count, at_once, draws[rows]
+                )
+                for rows in (slice(k, k + together) for k in range(0, len(points), together))
+            ]
+        )
         if self.norm == "linf":
             return ways.sign()
-        return ways / distance(torch.zeros_like(ways), ways, "l2").clamp_min(1e-12).view(
-            -1, 1, 1, 1
-        )
+        length = distance(torch.zeros_like(ways), ways, "l2").clamp_min(1e-12)
+        return ways / length.view(-1, 1, 1, 1)
+
+    def _estimate(
+        self,
+        model: nn.Module,
+        points: Tensor,
+        labels: Tensor,
+        radius: Tensor,
+        count: int,
+        at_once: int,
+        draws: list[torch.Generator],
+    ) -> Tensor:
+        """The published mean over random points, for images that are asked about together."""
+        total, plain = torch.zeros_like(points), torch.zeros_like(points)
+        answers = torch.zeros_like(radius)
+        scale, centre = radius.view(-1, 1, 1, 1, 1), points[:, None]
+        for begin in range(0, count, at_once):
+            some = min(at_once, count - begin)
+            drawn = torch.stack([self._drawn((some, *points.shape[1:]), own) for own in draws])
+            drawn = drawn.to(points)
+            around = (centre + scale * drawn).clamp(0, 1)
+            asked = labels.repeat_interleave(some)
+            signs = self._wrong(model, around.flatten(0, 1), asked).view(-1, some) * 2.0 - 1
+            drawn = (around - centre) / scale
+            total += torch.einsum("nb,nbchw->nchw", signs, drawn)
+            plain += drawn.sum(1)
+            answers += signs.sum(1)
+        mean = (answers / count).view(-1, 1, 1, 1)
+        # All alike: nothing to compare with, so all of them count as they are.
+        return torch.where(mean.abs() == 1, total, total - mean * plain)
+
+    def _drawn(self, shape: tuple[int, ...], own: torch.Generator) -> Tensor:
+        """Random directions (B, C, H, W) of length 1."""
+        if self.norm == "l2":
+            drawn = torch.randn(shape, generator=own)
+        else:
+            drawn = torch.rand(shape, generator=own) * 2 - 1
+        return drawn / torch.linalg.vector_norm(drawn, dim=(1, 2, 3), keepdim=True)
 
     def _forward(
         self, model: nn.Module, points: Tensor, labels: Tensor, way: Tensor, length: Tensor
