@@ -156,9 +156,7 @@ class HopSkipJump(MinimumNorm):
         best, shortest = point, distance(images, point, self.norm)
         for step in range(1, self.steps + 1):
             far = distance(images, point, self.norm)
-            # The point's distance over the number of pixels; the first step does not know it yet.
-            radius = torch.full_like(far, 0.1) if step == 1 else far * self.gamma / size
-            radius = radius.clamp_min(LEAST * math.sqrt(size))
+            radius = self._radius(far, step, size)
             count = int(min(self.initial * math.sqrt(step), self.most))
             way = self._direction(model, point, labels, radius, count, draws)
             point = self._forward(model, point, labels, way, far / math.sqrt(step))
@@ -170,6 +168,12 @@ class HopSkipJump(MinimumNorm):
         beyond = (best + BEYOND * (best - images)).clamp(0, 1)
         wrong = self._wrong(model, beyond, labels)
         return torch.where(wrong.view(-1, 1, 1, 1), beyond, best)
+
+    def _radius(self, far: Tensor, step: int, size: int) -> Tensor:
+        """How far (N,) in L2 from points at such distances to look around."""
+        # A fixed one at first: the start is far from where the search will be.
+        published = torch.full_like(far, 0.1) if step == 1 else far * self.gamma / size
+        return published.clamp_min(LEAST * math.sqrt(size))
 
     def _approach(
         self,
@@ -261,7 +265,8 @@ class HopSkipJump(MinimumNorm):
             drawn = torch.randn(shape, generator=own)
         else:
             drawn = torch.rand(shape, generator=own) * 2 - 1
-        return drawn / torch.linalg.vector_norm(drawn, dim=(1, 2, 3), keepdim=True)
+        length: Tensor = torch.linalg.vector_norm(drawn, dim=(1, 2, 3), keepdim=True)
+        return drawn / length
 
     def _forward(
         self, model: nn.Module, points: Tensor, labels: Tensor, way: Tensor, length: Tensor
