@@ -321,16 +321,22 @@ def test_ctrl_c_in_the_middle_of_training(config: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "jernih", "run", str(config)]
     command += ["--set", "model.classifier_training.epochs=500"]
     command += ["--set", "model.classifier_training.patience=500"]
+    # Tests that run in the background are started deaf to Ctrl-C, and so would be their children.
     process = subprocess.Popen(  # noqa: S603 - the command is this test's own
         command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         cwd=Path(__file__).parents[1], start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     history = tmp_path / "run/model/classifier/history.csv"
     patience = time.monotonic() + 120
     while not history.is_file() and time.monotonic() < patience and process.poll() is None:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    try:
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
     assert process.returncode == 130, err
     assert "error: interrupted; the same command goes on from here" in err
     assert "Traceback" not in err

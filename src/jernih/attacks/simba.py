@@ -45,8 +45,9 @@ class SimBA(Attack):
         >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3)).eval()
         >>> images = torch.full((2, 3, 2, 2), 0.5)
+        >>> labels, drawn = model(images).argmax(1), torch.Generator().manual_seed(0)
         >>> attack = SimBA(basis="pixel", step=0.5)
-        >>> attack(model, images, model(images).argmax(1)).success.tolist()
+        >>> attack(model, images, labels, generator=drawn).success.tolist()
         [True, True]
     """
 

@@ -53,8 +53,8 @@ class Square(Attack):
         >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3)).eval()
         >>> images = torch.full((2, 3, 2, 2), 0.5)
-        >>> result = Square(0.3, queries=50)(model, images, model(images).argmax(1))
-        >>> result.success.tolist()
+        >>> labels, drawn = model(images).argmax(1), torch.Generator().manual_seed(0)
+        >>> Square(0.5, queries=200)(model, images, labels, generator=drawn).success.tolist()
         [True, True]
     """
 
