@@ -14,9 +14,8 @@ from jernih.attacks.ascent import (
     SparseAscent,
     project_l1_in_range,
     random_start,
-    unit,
 )
-from jernih.attacks.base import distance
+from jernih.attacks.base import distance, unit
 from jernih.randomness import generator
 from jernih.types import Norm
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from jernih.attacks import Attack, distance
+from jernih.attacks.losses import other_classes
 from jernih.defended import Defended
 from jernih.detectors import Detector
 from jernih.purifiers import Purifier
@@ -171,10 +171,8 @@ def evade(
     aim = limit - check_number("slack", slack, 0, 1e9)
     with torch.no_grad():
         logits, scores = _ask(model, detector, images)
-    classes = logits.shape[1]
-    check_labels(labels, len(images), classes)
-    own = functional.one_hot(labels, classes).bool()
-    others = logits.masked_fill(own, -torch.inf).topk(min(targets, classes - 1), 1).indices
+    check_labels(labels, len(images), logits.shape[1])
+    others = other_classes(logits, labels, targets)
     best = images.clone()
     left = _indices(~_evades(logits, scores, labels, limit))
     for scale in scales:

@@ -12,15 +12,15 @@ from jernih.adaptive.eot import Expectation
 from jernih.adaptive.signs import (
     differing,
     gradient_of,
-    in_training,
     like_probabilities,
     saturated,
     two_calls,
 )
 from jernih.adaptive.verdict import MANY, GradientCheck, find_faults
+from jernih.attacks.base import check_model
 from jernih.attacks.losses import margin
 from jernih.randomness import generator, seeded
-from jernih.validate import InputError, check_count, check_images, check_labels
+from jernih.validate import check_count, check_images, check_labels
 
 STEPS = (1e-3, 4e-3, 1.6e-2)
 """Steps of the finite differences, in L∞ on the scale of [0, 1]. Much smaller ones drown in the
@@ -72,8 +72,7 @@ def check_gradients(
     """
     images = check_images(images).clamp(STEPS[-1], 1 - STEPS[-1])
     check_count("directions", directions)
-    if in_training(model):
-        raise InputError("model", "evaluation mode (call model.eval())", "training mode")
+    check_model(model)
     same = _SameDraws(model, seed)
     random, repeat = _repeat(model, images, labels)
     gradient, logits = gradient_of(same, images, labels)

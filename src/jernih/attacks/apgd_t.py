@@ -7,11 +7,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from jernih.attacks.apgd import APGD
 from jernih.attacks.base import ATTACKS
-from jernih.attacks.losses import targeted_dlr
+from jernih.attacks.losses import other_classes, targeted_dlr
 from jernih.types import Norm
 from jernih.validate import check_count
 
@@ -86,8 +85,7 @@ class APGDT(APGD):
         known = logits.shape[1]
         if known < 4:
             log.info("apgd-t: %d classes: raising the difference of two logits, not DLR", known)
-        others = logits.masked_fill(functional.one_hot(labels, known).bool(), -torch.inf)
-        return list(others.topk(min(self.targets, known - 1), 1).indices.unbind(1))
+        return list(other_classes(logits, labels, self.targets).unbind(1))
 
     def _value(self, logits: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
         """What to raise, for each image (N,)."""

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from jernih.attacks.base import project
+from jernih.attacks.base import project, unit
 from jernih.attacks.draws import in_ball, normal
 from jernih.types import Norm
 
@@ -207,15 +207,6 @@ def random_start(
     else:
         noise = unit(normal(images, generator))
     return (images + eps * noise).clamp(0, 1)
-
-
-def unit(points: Tensor) -> Tensor:
-    """Each of ``points`` (N, C, H, W) over its length; zero stays zero."""
-    flat = points.flatten(1)
-    # Over the largest first: squares of the gradients of a sure model underflow.
-    flat = flat / flat.abs().amax(1, keepdim=True).clamp_min(1e-38)
-    size: Tensor = torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(1e-12)
-    return (flat / size).view_as(points)
 
 
 def project_l1_in_range(images: Tensor, delta: Tensor, eps: float) -> Tensor:

@@ -288,6 +288,15 @@ def distance(images: Tensor, others: Tensor, norm: Norm) -> Tensor:
     return size
 
 
+def unit(ways: Tensor) -> Tensor:
+    """Each of ``ways`` (N, C, H, W) over its length in L2; zero stays zero."""
+    flat = ways.flatten(1)
+    # Over the largest first: squares of the gradients of a sure model underflow.
+    flat = flat / flat.abs().amax(1, keepdim=True).clamp_min(1e-38)
+    size: Tensor = torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(1e-12)
+    return (flat / size).view_as(ways)
+
+
 def project(delta: Tensor, norm: Norm, eps: float) -> Tensor:
     """The nearest perturbations (N, C, H, W) whose size in ``norm`` is at most ``eps``.
 

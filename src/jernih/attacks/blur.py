@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jernih.attacks.base import ATTACKS, distance
 from jernih.attacks.control import Control
-from jernih.validate import InputError, check_number
+from jernih.validate import InputError, check_count, check_number
 
 
 @ATTACKS.register("blur")
@@ -48,10 +48,8 @@ class Blur(Control):
         super().__init__(eps)
         if check_number("largest", largest, 0, 1000) == 0:
             raise InputError("largest", "a number of pixels above 0", largest)
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            raise InputError("steps", "a whole number from 1 on", repr(steps))
         self.largest = largest
-        self.steps = steps
+        self.steps = check_count("steps", steps)
 
     def disturb(
         self, images: Tensor, epsilons: Sequence[float], generator: torch.Generator | None

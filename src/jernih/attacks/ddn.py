@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jernih.attacks.base import ATTACKS, MinimumNorm, distance
+from jernih.attacks.base import ATTACKS, MinimumNorm, distance, unit
 from jernih.attacks.draws import normal
 from jernih.attacks.penalty import check_positive
 from jernih.types import Norm
@@ -137,12 +137,3 @@ def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     """
     own = functional.one_hot(labels, logits.shape[1]).bool()
     return logits.masked_fill(own, -torch.inf).logsumexp(1) - logits[own]
-
-
-def unit(ways: Tensor) -> Tensor:
-    """The directions (N, C, H, W) with length 1 in L2; one of length 0 stays so."""
-    flat = ways.flatten(1)
-    # Twice, because squares of very small numbers vanish.
-    flat = flat / flat.abs().amax(1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
-    size: Tensor = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
-    return (flat / size.clamp_min(1e-12)).view_as(ways)

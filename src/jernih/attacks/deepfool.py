@@ -6,10 +6,10 @@ from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from jernih.attacks.base import ATTACKS, MinimumNorm
 from jernih.attacks.gradients import gradients
+from jernih.attacks.losses import other_classes
 from jernih.types import Norm
 from jernih.validate import (
     check_choice,
@@ -98,13 +98,15 @@ class DeepFool(MinimumNorm):
         """Return the nearest adversarial images found; where none was found, the image itself."""
         moved, total = images.clone(), torch.zeros_like(images)
         active = torch.arange(len(images), device=images.device)
-        rivals = active
+        others = active
         for step in range(self.steps + 1):
             inputs = moved[active].requires_grad_(step < self.steps)
             logits = check_logits(model(inputs), len(inputs))
             if step == 0:
                 check_labels(labels, len(labels), logits.shape[1])
-                rivals = self._rivals(logits.detach(), labels)
+                others = other_classes(
+                    logits.detach(), labels, (self.classes or logits.shape[1]) - 1
+                )
             going = ~self.fooled(logits.detach(), labels[active])
             active = active[going]
             if len(active) == 0 or step == self.steps:
@@ -113,7 +115,7 @@ class DeepFool(MinimumNorm):
                 inputs = moved[active].requires_grad_(True)
                 logits = check_logits(model(inputs), len(inputs))
             own = logits.gather(1, labels[active, None])
-            way = self._way(logits.gather(1, rivals[active]) - own, inputs)
+            way = self._way(logits.gather(1, others[active]) - own, inputs)
             if self.overshoot_at == "total":
                 total[active] += way
                 way = (1 + self.overshoot) * total[active]
@@ -128,13 +130,6 @@ class DeepFool(MinimumNorm):
                 lost = ~self.fooled(model(moved), labels)
             moved[lost] = images[lost]
         return moved
-
-    def _rivals(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The most likely classes (N, R) other than the labels."""
-        known = logits.shape[1]
-        own = functional.one_hot(labels, known).bool()
-        count = min(known if self.classes is None else self.classes, known) - 1
-        return logits.masked_fill(own, -torch.inf).topk(count, 1).indices
 
     def _way(self, gaps: Tensor, inputs: Tensor) -> Tensor:
         """The step (N, C, H, W) to the nearest boundary, given the gaps (N, R) of the logits."""

@@ -7,12 +7,11 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from jernih.attacks.base import ATTACKS, MinimumNorm, distance
 from jernih.attacks.draws import in_ball, normal
 from jernih.attacks.hyperplane import nearest_boundary, way_to_plane
-from jernih.attacks.losses import margin
+from jernih.attacks.losses import margin, other_classes
 from jernih.types import Norm
 from jernih.validate import check_choice, check_count, check_labels, check_logits, check_number
 
@@ -138,10 +137,7 @@ class FAB(MinimumNorm):
 
     def rounds(self, clean: Tensor, labels: Tensor) -> Iterator[Tensor]:
         """Classes (N, R) whose boundaries to look at in each round, from the clean logits."""
-        known = clean.shape[1]
-        own = functional.one_hot(labels, known).bool()
-        count = min(known if self.classes is None else self.classes, known) - 1
-        yield clean.masked_fill(own, -torch.inf).topk(count, 1).indices
+        yield other_classes(clean, labels, (self.classes or clean.shape[1]) - 1)
 
     def _start(self, images: Tensor, sizes: Tensor, generator: torch.Generator | None) -> Tensor:
         """Random points (N, C, H, W) at half the distance of the nearest ones known."""

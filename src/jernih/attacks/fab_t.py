@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-import torch
 from torch import Tensor
-from torch.nn import functional
 
 from jernih.attacks.base import ATTACKS
 from jernih.attacks.fab import FAB
+from jernih.attacks.losses import other_classes
 from jernih.types import Norm
 from jernih.validate import check_count
 
@@ -82,7 +81,5 @@ class FABT(FAB):
 
     def rounds(self, clean: Tensor, labels: Tensor) -> Iterator[Tensor]:
         """One class (N, 1) for each round, from the clean logits."""
-        own = functional.one_hot(labels, clean.shape[1]).bool()
-        count = min(self.targets, clean.shape[1] - 1)
-        ranked = clean.masked_fill(own, -torch.inf).topk(count, 1).indices
-        yield from (ranked[:, [rank]] for rank in range(count))
+        ranked = other_classes(clean, labels, self.targets)
+        yield from (classes[:, None] for classes in ranked.unbind(1))

@@ -23,6 +23,13 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return functional.cross_entropy(logits, labels, reduction="none")
 
 
+def other_classes(logits: Tensor, labels: Tensor, count: int) -> Tensor:
+    """The most likely classes other than the labels, (N, count) or as many as there are."""
+    known = logits.shape[1]
+    own = functional.one_hot(labels, known).bool()
+    return logits.masked_fill(own, -torch.inf).topk(min(count, known - 1), 1).indices
+
+
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
     """The best other logit less the label's: above 0 just where the label is not the answer.
 

@@ -86,7 +86,7 @@ class MIFGSM(PGD):
         for _ in range(self.steps):
             gradient, logits = slope(model, attacked[active], labels[active])
             if self.stop_early:
-                going = ~self._fooled(logits, labels[active])
+                going = ~self.fooled(logits, labels[active])
                 active, gradient = active[going], gradient[going]
             if len(active) == 0:
                 break

@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from jernih.attacks.base import ATTACKS, Attack, project
+from jernih.attacks.base import ATTACKS, Attack, project, unit
 from jernih.attacks.draws import in_ball
 from jernih.attacks.fgsm import slope
 from jernih.types import Norm
-from jernih.validate import InputError, check_choice, check_number
+from jernih.validate import InputError, check_choice, check_count, check_number
 
 BOUNDS: dict[Norm, float | str] = {"linf": "8/255", "l2": 0.5, "l1": 12.0}
 """The bound in each norm where none is given: those usual for CIFAR-10."""
@@ -84,16 +84,13 @@ class PGD(Attack):
         if eps is None:
             eps = self.options["eps"] = BOUNDS[norm]
         super().__init__(eps, targeted=targeted)
-        for name, count in (("steps", steps), ("restarts", restarts)):
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise InputError(name, "a whole number from 1 on", repr(count))
+        self.steps = check_count("steps", steps)
+        self.restarts = check_count("restarts", restarts)
         share = 2.5 / steps if step_size is None else step_size
         if check_number("step_size", share, 0, 2.5) == 0:
             raise InputError("step_size", "a share of eps above 0", share)
-        self.steps = steps
         self.share = share
         self.random_start = random_start
-        self.restarts = restarts
         self.stop_early = stop_early
         self.sparsity = check_number("sparsity", sparsity, 0, 1)
 
@@ -116,7 +113,7 @@ class PGD(Attack):
             best[left] = self._climb(model, images[left], labels[left], start, eps)
             if number + 1 < self.restarts:
                 with torch.no_grad():
-                    left = left[~self._fooled(model(best[left]), labels[left])]
+                    left = left[~self.fooled(model(best[left]), labels[left])]
             if len(left) == 0:
                 break
         return best
@@ -134,7 +131,7 @@ class PGD(Attack):
             step = self._direction(direction * gradient, inputs)
             stepped = inputs + self.share * eps * step
             if self.stop_early:
-                going = ~self._fooled(logits, labels[active])
+                going = ~self.fooled(logits, labels[active])
                 active, stepped = active[going], stepped[going]
             if len(active) == 0:
                 break
@@ -147,11 +144,7 @@ class PGD(Attack):
         if self.norm == "linf":
             return gradient.sign()
         if self.norm == "l2":
-            flat = gradient.flatten(1)
-            # Over the largest first: squares of the gradients of a sure model underflow.
-            flat = flat / flat.abs().amax(1, keepdim=True).clamp_min(1e-38)
-            size: Tensor = torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(1e-12)
-            return (flat / size).view_as(gradient)
+            return unit(gradient)
         stuck = ((inputs <= 0) & (gradient < 0)) | ((inputs >= 1) & (gradient > 0))
         flat = gradient.masked_fill(stuck, 0).flatten(1)
         magnitude = flat.abs()
@@ -159,7 +152,3 @@ class PGD(Attack):
         least = magnitude.topk(kept).values[:, -1:]
         signs = torch.where(magnitude >= least, flat.sign(), 0)
         return (signs / signs.abs().sum(1, keepdim=True).clamp_min(1)).view_as(gradient)
-
-    def _fooled(self, logits: Tensor, labels: Tensor) -> Tensor:
-        predictions = logits.argmax(1)
-        return predictions == labels if self.targeted else predictions != labels

@@ -89,7 +89,6 @@ class ModelStages(ClassifierStages):
             device=self.device,
         )
         prepared = None
-        more = self._unlabelled()
         new = self._new_purifier(choice, weights, training)
         trained = new.learns == "by gradient" and training is not None and weights is None
         if trained and settings.attack_once and not self.folder.is_complete(stage, key):
@@ -107,7 +106,9 @@ class ModelStages(ClassifierStages):
                         self._attack(),
                         settings.epsilons,
                         TrainingData(
-                            with_unlabelled(_as_they_are(train) if prepared else train, more),
+                            with_unlabelled(
+                                _as_they_are(train) if prepared else train, self._unlabelled
+                            ),
                             datasets["val"],
                         ),
                         training,
@@ -122,6 +123,7 @@ class ModelStages(ClassifierStages):
                 save_purifier(new, folder / "purifier.safetensors")
         return restore_purifier(self.folder.path / stage / "purifier.safetensors")
 
+    @functools.cached_property
     def _unlabelled(self) -> list[Path]:
         guidance = self.config.model.guidance
         return unlabelled_files(guidance.unlabelled) if guidance and guidance.unlabelled else []
@@ -130,7 +132,7 @@ class ModelStages(ClassifierStages):
         guidance = self.config.model.guidance
         if guidance is None:
             return {}
-        files = [(str(file), file.stat().st_size) for file in self._unlabelled()]
+        files = [(str(file), file.stat().st_size) for file in self._unlabelled]
         return {"guidance": plain(guidance), "unlabelled": files}
 
     def _new_purifier(
