@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from jernih.attacks import distance
-from jernih.attacks.draws import in_ball, normal
+from jernih.attacks.draws import in_ball, normal, streams
 from jernih.randomness import generator
 from jernih.types import Norm
 
@@ -55,3 +55,15 @@ def test_normal() -> None:
     assert float(drawn.mean()) == pytest.approx(0, abs=0.02)
     assert float(drawn.std()) == pytest.approx(1, abs=0.02)
     assert float((drawn.abs() < 1).float().mean()) == pytest.approx(0.6827, abs=0.01)
+
+
+def test_streams_are_apart() -> None:
+    few, many = (streams(count, generator("streams")) for count in (2, 5))
+    drawn = [[torch.rand(3, generator=one) for one in some] for some in (few, many)]
+    for image in range(2):
+        assert torch.equal(drawn[0][image], drawn[1][image])
+    assert len({tuple(numbers.tolist()) for numbers in drawn[1]}) == 5
+    state = torch.get_rng_state()
+    first, second = (torch.rand(3, generator=streams(1, None)[0]) for _ in range(2))
+    assert not torch.equal(first, second)
+    assert torch.equal(state, torch.get_rng_state())

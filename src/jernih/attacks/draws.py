@@ -21,6 +21,16 @@ def source(generator: torch.Generator | None) -> torch.Generator:
     return fresh
 
 
+def streams(count: int, generator: torch.Generator | None) -> list[torch.Generator]:
+    """A generator for each of ``count`` images, for attacks that draw as they go.
+
+    The seeds are drawn at once, so what one image draws, or when it stops, changes nothing for the
+    others.
+    """
+    seeds = torch.randint(2**63 - 1, (count,), generator=source(generator))
+    return [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
+
+
 def normal(images: Tensor, generator: torch.Generator | None) -> Tensor:
     """Independent standard normal numbers in the shape of ``images`` (N, C, H, W)."""
     return _normal(len(images), images[0].numel(), generator).to(images).view_as(images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from jernih.attacks.base import ATTACKS, Attack
-from jernih.attacks.draws import source
+from jernih.attacks.draws import streams
 from jernih.attacks.losses import cross_entropy, margin
 from jernih.types import Needs, Norm
 from jernih.validate import check_choice, check_count, check_labels, check_logits, check_number
@@ -19,6 +20,9 @@ BOUNDS: dict[Norm, float | str] = {"linf": "8/255", "l2": 0.5}
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """After which of 10,000 queries the share of the image that a square covers is halved."""
+
+AHEAD = 256
+"""For how many queries random numbers are drawn at once."""
 
 
 @ATTACKS.register("square")
@@ -30,12 +34,14 @@ class Square(Attack):
     squares shrink: they cover a share p of the image, halved after 10, 50, 200, 500, … of 10,000
     queries, or of as many as there are, in proportion.
 
-    L∞ starts from vertical stripes of ±ε; a square is ±2ε in each channel, cut to the ball. L2
-    starts from a grid of peaked tiles; a square takes the size of the perturbation of another one,
-    which is cleared, and what the bound has left.
+    L∞ starts from vertical stripes of ±ε; a square becomes ε or -ε in each channel. L2 starts from
+    a grid of peaked tiles; in each channel a square takes the size of the perturbation of another
+    one, which is cleared, and its part of what the bound has left.
 
-    An image leaves the work as soon as the model is fooled. All images are tried with the same
-    squares at the same time, as in the ensemble of AutoAttack (arXiv:2003.01690).
+    An image leaves the work as soon as the model is fooled. Each image has squares of its own, as
+    in the paper; in the ensemble of AutoAttack (arXiv:2003.01690) a batch shares them, no square
+    reaches the last row or column, and in L2 a channel takes what all channels had. A square that
+    would change nothing counts as a query, but the model is not asked again.
 
     Args:
         eps: bound on the perturbation, on the scale of images in [0, 1]; None for 8/255 in L∞ and
@@ -88,38 +94,43 @@ class Square(Attack):
     ) -> Tensor:
         """Return attacked images for one bound."""
         made = images.detach().clone()
-        draws = source(generator)
         with torch.no_grad():
             logits = check_logits(model(made), len(made))
             check_labels(labels, len(labels), logits.shape[1])
-            search = (_LinfSearch if self.norm == "linf" else _L2Search)(images, eps, draws)
             left = (~self.fooled(logits, labels)).nonzero().squeeze(1)
-            search.keep(left)
-            if len(left) == 0:
+            if eps == 0 or len(left) == 0:
                 return made
-            made[left] = search.best
+            generators = streams(len(images), generator)
+            search = (_LinfSearch if self.norm == "linf" else _L2Search)(
+                made[left], eps, [generators[row] for row in left.tolist()]
+            )
             lowest = torch.full_like(logits[left, 0], torch.inf)
-            for query in range(-1, self.queries):  # the first asks about the start
-                tried = search.best if query < 0 else search.propose(self.portion(query), draws)
-                logits = check_logits(model(tried), len(tried))
-                values = self._value(logits, labels[left])
-                fooled = self.fooled(logits, labels[left])
-                better = (values < lowest) | fooled
-                lowest = torch.where(better, values, lowest)
-                search.accept(better, tried)
-                if bool(fooled.any()):
-                    made[left[fooled]] = tried[fooled]
-                    going = (~fooled).nonzero().squeeze(1)
-                    left, lowest = left[going], lowest[going]
-                    search.keep(going)
-                    if len(left) == 0:
-                        break
+            tried, asked = search.best.clone(), torch.arange(len(left), device=left.device)
+            for query in range(self.queries + 1):
+                if len(asked):
+                    wanted = labels[left[asked]]
+                    logits = check_logits(model(tried), len(tried))
+                    values, fooled = self._value(logits, wanted), self.fooled(logits, wanted)
+                    better = (values < lowest[asked]) | fooled
+                    lowest[asked[better]] = values[better]
+                    search.best[asked[better]] = tried[better]
+                    if bool(fooled.any()):
+                        done = asked[fooled]
+                        made[left[done]] = search.best[done]
+                        going = torch.ones_like(left, dtype=torch.bool)
+                        going[done] = False
+                        left, lowest = left[going], lowest[going]
+                        search.keep(going)
+                        if len(left) == 0:
+                            break
+                if query < self.queries:
+                    tried, asked = search.propose(self.portion(query))
             made[left] = search.best
         return made
 
     def portion(self, query: int) -> float:
         """The share of the image that the square of a query (from 0 on) covers."""
-        scaled = int(query / self.queries * 10_000)
+        scaled = query * 10_000 // self.queries
         return float(self.share / 2 ** sum(scaled > after for after in HALVINGS))
 
     def _value(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -133,42 +144,50 @@ class _Search:
     Attributes:
         images: the images as they were.
         best: the attacked images so far.
-        rows: their places in the batch, which choose their random numbers.
-        count: how many images the batch had.
     """
 
-    def __init__(self, images: Tensor, eps: float, draws: torch.Generator) -> None:
-        self.images, self.eps = images, eps
-        self.count = len(images)
-        self.rows = torch.arange(len(images), device=images.device)
-        self.best = self._start(draws)
+    def __init__(self, images: Tensor, eps: float, draws: list[torch.Generator]) -> None:
+        self.images, self.eps, self._draws = images, eps, draws
+        self._stock, self._spent = torch.empty(0), AHEAD
+        self._grid = torch.arange(max(images.shape), device=images.device)
+        self.best = self._start()
 
-    def _start(self, draws: torch.Generator) -> Tensor:
+    def _start(self) -> Tensor:
         raise NotImplementedError
 
-    def propose(self, share: float, draws: torch.Generator) -> Tensor:
-        """Attacked images with one square changed."""
+    def propose(self, share: float) -> tuple[Tensor, Tensor]:
+        """Attacked images with one square changed, and the rows that they belong to."""
         raise NotImplementedError
 
-    def accept(self, better: Tensor, tried: Tensor) -> None:
-        """Take over those of the images proposed that are better."""
-        self.best = torch.where(better.view(-1, 1, 1, 1), tried, self.best)
-
-    def keep(self, which: Tensor) -> None:
+    def keep(self, going: Tensor) -> None:
         """Go on with some of the images."""
-        self.images, self.best = self.images[which], self.best[which]
-        self.rows = self.rows[which]
+        self.images, self.best = self.images[going], self.best[going]
+        self._draws = [draw for draw, on in zip(self._draws, going.tolist(), strict=True) if on]
+        self._stock = self._stock[going] if self._spent < AHEAD else self._stock
 
-    def _signs(self, shape: tuple[int, ...], draws: torch.Generator) -> Tensor:
-        """±1 in the shape given, drawn on the CPU."""
-        return (torch.randint(0, 2, shape, generator=draws) * 2 - 1).to(self.images)
+    def _draw(self, *shape: int) -> Tensor:
+        """Numbers in [0, 1) in the shape given for each image, drawn on the CPU."""
+        return torch.stack([torch.rand(shape, generator=g) for g in self._draws]).to(self.images)
 
-    def _corner(self, side: int, draws: torch.Generator) -> tuple[slice, slice]:
-        """A square somewhere in the image."""
-        height, width = self.images.shape[-2:]
-        share = torch.rand(2, generator=draws)
-        top, left = int(share[0] * (height - side)), int(share[1] * (width - side))
-        return slice(top, top + side), slice(left, left + side)
+    def _next(self, count: int) -> Tensor:
+        """The numbers (N, ``count``) of the next query, which always has as many."""
+        if self._spent == AHEAD:
+            self._stock, self._spent = self._draw(AHEAD, count), 0
+        self._spent += 1
+        return self._stock[:, self._spent - 1]
+
+    def _square(self, drawn: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The indices of a square of each image, at a place that two numbers (N, 2) choose."""
+        count, channels, height, width = self.images.shape
+        room = torch.tensor([_room(height, side), _room(width, side)], device=drawn.device)
+        corner = torch.minimum((drawn * (room + 1)).long(), room)  # the product may round up
+        places = corner[:, :, None] + self._grid[:side]
+        return (
+            self._grid[:count, None, None, None],
+            self._grid[:channels, None, None],
+            places[:, 0, None, :, None],
+            places[:, 1, None, None, :],
+        )
 
     def _side(self, share: float, least: int) -> int:
         height, width = self.images.shape[-2:]
@@ -176,70 +195,85 @@ class _Search:
 
 
 class _LinfSearch(_Search):
-    def _start(self, draws: torch.Generator) -> Tensor:
+    def _start(self) -> Tensor:
         _, channels, _, width = self.images.shape
-        stripes = self._signs((self.count, channels, 1, width), draws)
-        return (self.images + self.eps * stripes).clamp(0, 1)
+        return (self.images + self.eps * _signs(self._draw(channels, 1, width))).clamp(0, 1)
 
-    def propose(self, share: float, draws: torch.Generator) -> Tensor:
-        side = self._side(share, 1)
-        square = (..., *self._corner(side, draws))
-        change = 2 * self.eps * self._signs((self.images.shape[1], 1, 1), draws)
-        around, tried = self.images[square], self.best.clone()
-        tried[square] = (
-            (tried[square] + change).clamp(around - self.eps, around + self.eps).clamp(0, 1)
-        )
-        return tried
+    def propose(self, share: float) -> tuple[Tensor, Tensor]:
+        drawn = self._next(2 + self.images.shape[1])
+        square = self._square(drawn[:, :2], self._side(share, 1))
+        made = (self.images[square] + self.eps * _signs(drawn[:, 2:, None, None])).clamp(0, 1)
+        changed = (made != self.best[square]).flatten(1).any(1)
+        tried = self.best.clone()
+        tried[square] = made
+        return tried[changed], changed.nonzero().squeeze(1)
 
 
 class _L2Search(_Search):
-    def _start(self, draws: torch.Generator) -> Tensor:
-        _, channels, height, width = self.images.shape
-        delta = torch.zeros_like(self.images)
+    def _start(self) -> Tensor:
+        count, channels, height, width = self.images.shape
         side = max(min(height, width) // 5, 1)
-        tops = range((height - side * (height // side)) // 2, height - side + 1, side)
-        lefts = range((width - side * (width // side)) // 2, width - side + 1, side)
-        for top in tops:
-            for left in lefts:
-                signs = self._signs((self.count, channels, 1, 1), draws)
-                tile = self._tile(side, draws)
-                delta[..., top : top + side, left : left + side] += tile * signs
+        high, wide = height // side, width // side
+        drawn = self._draw(high, wide, channels + 1)
+        tiles = self._tiles(side, drawn.flatten(0, 2)).view(count, high, wide, channels, side, side)
+        delta = torch.zeros_like(self.images)
+        top, left = (height - high * side) // 2, (width - wide * side) // 2
+        delta[..., top : top + high * side, left : left + wide * side] = tiles.permute(
+            0, 3, 1, 4, 2, 5
+        ).reshape(count, channels, high * side, wide * side)
         return self._at(delta)
 
-    def propose(self, share: float, draws: torch.Generator) -> Tensor:
+    def propose(self, share: float) -> tuple[Tensor, Tensor]:
+        count, channels, height, width = self.images.shape
         side = self._side(share, 3)
-        side -= side % 2 == 0 and side == min(self.images.shape[-2:])
-        side += side % 2 == 0
-        channels = self.images.shape[1]
-        square, other = (..., *self._corner(side, draws)), (..., *self._corner(side, draws))
-        tile = self._tile(side, draws) * self._signs((self.count, channels, 1, 1), draws)[self.rows]
+        if side % 2 == 0:
+            side += 1 if side < min(height, width) else -1
+        drawn = self._next(5 + channels)
+        square, other = self._square(drawn[:, :2], side), self._square(drawn[:, 2:4], side)
         delta = self.best - self.images
-        both = torch.zeros_like(delta[:1])
-        both[square] = both[other] = 1
-        spare = (self.eps**2 - _squares(delta)).clamp_min(0) / channels + _squares(delta * both)
+        room = (self.eps**2 - _squares(delta)).clamp_min(0) / channels
         old = delta[square]
-        new = tile + old / (1e-12 + old.square().sum((-2, -1), keepdim=True).sqrt())
-        new = new / (1e-12 + new.square().sum((-2, -1), keepdim=True).sqrt()) * spare.sqrt()
+        length = _squares(old, 2)
+        delta[square] = 0
+        room = room + length + _squares(delta[other], 2)
         delta[other] = 0
-        delta[square] = new
-        return self._at(delta)
+        new = self._tiles(side, drawn[:, 4:]) + old / (1e-12 + length.sqrt())
+        delta[square] = new * (room.sqrt() / (1e-12 + _squares(new, 2).sqrt()))
+        return self._at(delta), self._grid[:count]
 
     def _at(self, delta: Tensor) -> Tensor:
         """The images moved by ε along ``delta``."""
         return (self.images + delta * (self.eps / (1e-12 + _squares(delta).sqrt()))).clamp(0, 1)
 
-    def _tile(self, side: int, draws: torch.Generator) -> Tensor:
-        """A square (side, side) of length 1: a peak in one half, a trough in the other."""
-        upper = side // 2
-        tile = torch.cat([_peak(upper, side), -_peak(side - upper, side)])
-        tile = tile / tile.square().sum().sqrt().clamp_min(1e-12)
-        lying = bool(torch.rand((), generator=draws) > 0.5)
-        return (tile.T if lying else tile).to(self.images)
+    def _tiles(self, side: int, drawn: Tensor) -> Tensor:
+        """A tile (n, C, side, side) for each row of numbers (n, 1 + C): its turn and its signs."""
+        tile = _tile(side).to(drawn)
+        turned = torch.where(drawn[:, :1, None, None] < 0.5, tile, tile.T)
+        return turned * _signs(drawn[:, 1:, None, None])
 
 
-def _squares(delta: Tensor) -> Tensor:
-    """Squared length of each image, (N, 1, 1, 1)."""
-    return delta.square().sum((1, 2, 3), keepdim=True)
+def _room(size: int, side: int) -> int:
+    """How far from the first place along an axis a square can begin."""
+    return size - side
+
+
+def _signs(drawn: Tensor) -> Tensor:
+    """±1 from numbers in [0, 1)."""
+    return torch.where(drawn < 0.5, -1.0, 1.0).to(drawn)
+
+
+@functools.lru_cache(maxsize=32)
+def _tile(side: int) -> Tensor:
+    """A square (side, side) of length 1: a peak in one half, a trough in the other."""
+    upper = side // 2
+    tile = torch.cat([_peak(upper, side), -_peak(side - upper, side)])
+    unit: Tensor = tile / tile.square().sum().sqrt().clamp_min(1e-12)
+    return unit
+
+
+def _squares(delta: Tensor, start: int = 1) -> Tensor:
+    """Squared length over the dimensions from ``start`` on: of images, or of channels with 2."""
+    return delta.square().sum(tuple(range(start, 4)), keepdim=True)
 
 
 def _peak(height: int, width: int) -> Tensor:
