@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import json
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from jernih.attacks import FGSM, PGD, Transfer
+from jernih.assess.plan import AssessmentPlan
+from jernih.attacks import FGSM, PGD, DeepFool, Transfer
 from jernih.randomness import generator
 from jernih.validate import InputError
 from tests.attacks.known import Digits, train_digits
@@ -43,7 +47,38 @@ def test_what_fools_one_fools_another(digits: Digits) -> None:
 def test_carries_over_bound_norm_and_goal(digits: Digits) -> None:
     attack = Transfer(PGD(1.5, norm="l2", targeted=True), digits.model)
     assert (attack.norm, attack.eps, attack.targeted) == ("l2", 1.5, True)
-    assert attack.describe() == {"name": "transfer"}
+
+
+def test_describes_the_attack_and_the_surrogate(digits: Digits) -> None:
+    told = Transfer(PGD(1.5, norm="l2"), digits.model).describe()
+    assert (told["name"], told["eps"], told["targeted"]) == ("transfer", 1.5, False)
+    assert told["attack"]["name"] == "pgd"
+    assert told["attack"]["norm"] == "l2"
+    assert "eps" not in told["attack"]
+    assert json.loads(json.dumps(told)) == told
+    other = copy.deepcopy(digits.model)
+    next(other.parameters()).data.flatten()[0] += 1e-3
+    plans = [
+        AssessmentPlan(Transfer(attack, model), ("8/255",)).fingerprint()
+        for attack, model in (
+            (PGD(), digits.model),
+            (FGSM(), digits.model),
+            (PGD(steps=3), digits.model),
+            (PGD(), other),
+        )
+    ]
+    assert len(set(plans)) == 4
+    again = AssessmentPlan(Transfer(PGD("4/255"), copy.deepcopy(digits.model)), ("8/255",))
+    assert again.fingerprint() == plans[0]  # the plan names the bounds
+
+
+def test_a_search_of_the_smallest_perturbation_is_left_to_the_bit(digits: Digits) -> None:
+    attack, images, labels = DeepFool(), digits.images, digits.labels
+    found = attack(digits.model, images, labels)
+    assert bool(found.success.all())
+    moved = Transfer(attack, digits.model)(digits.model, images, labels)
+    assert torch.equal(moved.images, found.images)
+    assert bool(moved.success.all())
 
 
 def test_refuses(digits: Digits) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,17 @@ class Transfer(Attack):
         super().__init__(attack.eps, targeted=attack.targeted)
         self.attack, self.surrogate = attack, surrogate
 
+    def describe(self) -> dict[str, Any]:
+        """What tells this transfer from others: the attack, and the surrogate's weights by hash."""
+        inner = self.attack.describe()
+        return {
+            "name": self.name,
+            "eps": inner.pop("eps", self.eps),
+            "targeted": inner.pop("targeted", self.targeted),
+            "attack": inner | {"norm": self.norm},
+            "surrogate": {"class": type(self.surrogate).__name__, "sha256": _hash(self.surrogate)},
+        }
+
     def run(
         self,
         model: nn.Module,
@@ -83,3 +95,17 @@ class Transfer(Attack):
     ) -> list[Tensor]:
         """Return attacked images for each bound; the model is not asked."""
         return self.attack.perturb(self.surrogate, images, labels, epsilons, generator=generator)
+
+    def _confine(self, images: Tensor, attacked: Tensor, eps: float) -> Tensor:
+        return attacked  # the attack has done so, in its own way
+
+
+def _hash(model: nn.Module) -> str:
+    """The SHA-256 of a model's parameters and buffers with their names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if isinstance(value, Tensor):
+            stored = value.detach().cpu().contiguous()
+            digest.update(f"{name} {stored.dtype} {tuple(stored.shape)} ".encode())
+            digest.update(stored.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
