@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from jernih.attacks.base import ATTACKS, UNBOUNDED, Attack
 from jernih.attacks.draws import source
@@ -14,31 +15,39 @@ from jernih.types import Needs, Norm
 from jernih.validate import check_choice, check_count, check_labels, check_logits, check_number
 
 Basis = Literal["pixel", "dct"]
+Order = Literal["random", "diagonal", "strided"]
 
 
 @ATTACKS.register("simba")
 class SimBA(Attack):
     """Simple black-box attack, in L2 (Guo et al., arXiv:1905.07121).
 
-    Sees the probabilities and no gradient. Directions of an orthonormal basis are tried in random
-    order, each once before the first comes again: a step forwards, if that does not lower the
+    Sees the probabilities and no gradient. Directions of an orthonormal basis are tried one after
+    the other, each once before the first comes again: a step forwards, if that does not lower the
     probability of the label (raise that of the class to reach) a step backwards, else none. After
     k steps in k directions the perturbation is √k steps long.
 
     The basis is that of single values (``"pixel"``) or of two-dimensional cosines (``"dct"``), of
-    which only the slowest are used: perturbations of low frequency fool models more easily.
+    which the slowest come first: perturbations of low frequency fool models more easily. The model
+    is not asked about a step that changes nothing, or that would leave the ball.
 
     Args:
-        eps: bound on the perturbation in L2; None for any that the directions allow. A step that
-            would leave the ball is not taken.
+        eps: bound on the perturbation in L2; None for any that the directions allow.
         targeted: the labels passed are classes to reach.
         queries: how often to ask about an image, at most; each direction takes one or two.
         step: length of a step, on the scale of images in [0, 1].
         basis: ``"pixel"`` or ``"dct"``.
         frequencies: how many cosines a side for ``"dct"``, as a share of the image's side.
+        order: ``"random"``: those cosines alone, in random order. Two orders for ``"dct"`` take
+            all: ``"strided"`` begins with those, in random order, and widens the block by a stride
+            each time that it is through; ``"diagonal"`` goes by the sum of the two frequencies, in
+            random order where it is the same, and makes no use of ``frequencies``.
+        stride: by how many cosines a side the block widens; None for a quarter of its first side,
+            as the authors do.
 
     Raises:
-        InputError: for an unknown basis, no queries, or a step or share outside (0, 1].
+        InputError: for an unknown basis or order, another order than ``"random"`` with
+            ``"pixel"``, no queries or stride, or a step or share outside (0, 1].
 
     Example:
         >>> import torch
@@ -64,6 +73,8 @@ class SimBA(Attack):
         step: float = 0.2,
         basis: Basis = "dct",
         frequencies: float = 0.125,
+        order: Order = "random",
+        stride: int | None = None,
     ) -> None:
         super().__init__(UNBOUNDED if eps is None else eps, targeted=targeted)
         self.queries = check_count("queries", queries)
@@ -71,6 +82,9 @@ class SimBA(Attack):
         check_choice("basis", basis, get_args(Basis))
         self.basis: Basis = basis
         self.frequencies = check_number("frequencies", frequencies, 1e-6, 1)
+        check_choice("order", order, get_args(Order) if basis == "dct" else ("random",))
+        self.order: Order = order
+        self.stride = None if stride is None else check_count("stride", stride)
 
     def run(
         self,
@@ -96,43 +110,73 @@ class SimBA(Attack):
                 way = self.step * self._directions(orders[left, turn], images)
                 waiting = left
                 for sign in (1, -1):
-                    tried = (made[waiting] + sign * way).clamp(0, 1)
+                    before = made[waiting]
+                    tried = (before + sign * way).clamp(0, 1)
                     far = (tried - images[waiting]).flatten(1).norm(dim=1)
+                    worth = (far <= eps) & (tried != before).flatten(1).any(1)
+                    worth &= asked[waiting] < self.queries
+                    asking, tried = waiting[worth], tried[worth]
+                    if len(asking) == 0:
+                        continue
                     logits = check_logits(model(tried), len(tried))
-                    asked[waiting] += 1
-                    now = self._odds(logits, labels[waiting])
-                    better = (now > odds[waiting]) & (far <= eps)
-                    taken = waiting[better]
+                    asked[asking] += 1
+                    now = self._odds(logits, labels[asking])
+                    better = now > odds[asking]
+                    taken = asking[better]
                     made[taken], odds[taken] = tried[better], now[better]
-                    done = waiting[better & self.fooled(logits, labels[waiting])]
+                    done = asking[better & self.fooled(logits, labels[asking])]
                     left = left[~torch.isin(left, done)]
-                    waiting, way = waiting[~better], way[~better]
+                    rest = ~torch.isin(waiting, taken)
+                    waiting, way = waiting[rest], way[rest]
                     if len(waiting) == 0:
                         break
         return made
 
     def _odds(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """What to raise, for each image (N,)."""
-        own = logits.log_softmax(1).gather(1, labels[:, None]).squeeze(1)
-        return own if self.targeted else -own
+        """What to raise, for each image (N,): log odds, which rise and fall with the probability.
+
+        A sure model's probabilities are 1 in float32, and no step would seem to help.
+        """
+        own = logits.gather(1, labels[:, None]).squeeze(1)
+        others = logits.masked_fill(functional.one_hot(labels, logits.shape[1]).bool(), -torch.inf)
+        odds = own - others.logsumexp(1)
+        return odds if self.targeted else -odds
 
     def _sides(self, images: Tensor) -> tuple[int, int]:
         """How many directions there are along each side."""
         height, width = images.shape[-2:]
-        if self.basis == "pixel":
+        if self.basis == "pixel" or self.order != "random":
             return height, width
-        return math.ceil(self.frequencies * height), math.ceil(self.frequencies * width)
+        return self._block(height), self._block(width)
+
+    def _block(self, size: int) -> int:
+        """How many cosines along a side of ``size`` come first."""
+        return math.ceil(self.frequencies * size)
 
     def _orders(self, images: Tensor, draws: torch.Generator) -> Tensor:
-        """The directions' numbers in random order, again and again, a row for each image."""
+        """The directions' numbers in order, again and again, a row for each image."""
         high, wide = self._sides(images)
         count = images.shape[1] * high * wide
         rounds = math.ceil(self.queries / count)
-        rows = [
-            torch.cat([torch.randperm(count, generator=draws) for _ in range(rounds)])
-            for _ in range(len(images))
-        ]
+        ranks = self._ranks(high, wide).repeat(images.shape[1])
+
+        def one_round() -> Tensor:
+            shuffled = torch.randperm(count, generator=draws)
+            return shuffled[ranks[shuffled].argsort(stable=True)]
+
+        rows = [torch.cat([one_round() for _ in range(rounds)]) for _ in range(len(images))]
         return torch.stack([row[: self.queries] for row in rows]).to(images.device)
+
+    def _ranks(self, high: int, wide: int) -> Tensor:
+        """Which directions (high · wide,) of a channel come first; equals are shuffled."""
+        down, across = torch.arange(high)[:, None], torch.arange(wide)[None, :]
+        if self.order == "random":
+            return torch.zeros(high * wide, dtype=torch.int64)
+        if self.order == "diagonal":
+            return (down + across).flatten()
+        beyond = torch.maximum(down - self._block(high), across - self._block(wide))
+        stride = self.stride or max(min(self._block(high), self._block(wide)) // 4, 1)
+        return (beyond // stride).clamp_min(-1).flatten()
 
     def _directions(self, numbers: Tensor, images: Tensor) -> Tensor:
         """Unit directions (n, C, H, W) by their numbers (n,)."""
@@ -141,7 +185,7 @@ class SimBA(Attack):
         channel, place = numbers // (high * wide), numbers % (high * wide)
         row, column = place // wide, place % wide
         across, along = _wave(row, height, self.basis), _wave(column, width, self.basis)
-        chosen = torch.nn.functional.one_hot(channel, channels).to(images)
+        chosen = functional.one_hot(channel, channels).to(images)
         return (
             chosen[:, :, None, None]
             * across.to(images)[:, None, :, None]
