@@ -120,6 +120,18 @@ def test_an_image_does_not_depend_on_how_many_others_there_are(digits: Digits, n
     torch.testing.assert_close(few.images, whole.images[:12], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_an_image_does_not_depend_on_who_leaves_before_it(digits: Digits, norm: Norm) -> None:
+    images, labels = digits.images[:24], digits.labels[:24]
+    attack = Square(0.1 if norm == "linf" else 0.8, norm=norm, queries=120)
+    whole = attack(digits.model, images, labels, generator=generator(0))
+    assert 0 < int(whole.success[::2].sum()) < 12
+    lost = torch.where(torch.arange(24) % 2 == 0, (labels + 1) % 10, labels)
+    others = attack(digits.model, images, lost, generator=generator(0))
+    assert torch.equal(others.images[::2], images[::2])
+    torch.testing.assert_close(others.images[1::2], whole.images[1::2], atol=1e-5, rtol=0)
+
+
 def test_squares_lie_anywhere_and_nowhere_else() -> None:
     images = nn.functional.interpolate(middling(64), (4, 7))
     search = square._LinfSearch(images, 0.1, streams(64, generator(0)))
@@ -150,6 +162,32 @@ def test_squares_in_l2_keep_the_bound_spent() -> None:
         torch.testing.assert_close(distance(images, tried, "l2"), full)
         assert torch.equal(rows, torch.arange(8))
         search.best = tried
+
+
+def test_a_square_in_l2_against_masks() -> None:
+    images = 0.4 + 0.2 * torch.rand(6, 3, 12, 12, generator=generator("masks"))
+    search = square._L2Search(images, 0.5, streams(6, generator(2)))
+    search.best = images + 0.9 * (search.best - images)  # some of the bound is left
+    delta = (search.best - images).double()
+    made, _ = search.propose(25 / 144)
+    drawn, tile = search._stock[:, 0], square._tile(5).double()
+    for row in range(6):
+        first, second = torch.zeros(12, 12).bool(), torch.zeros(12, 12).bool()
+        for mask, (down, across) in zip((first, second), drawn[row, :4].view(2, 2), strict=True):
+            top, left = int(down * 8), int(across * 8)
+            mask[top : top + 5, left : left + 5] = True
+        expected = delta[row].clone()
+        spare = 0.5**2 - float(delta[row].norm()) ** 2
+        for channel in range(3):
+            before = delta[row, channel]
+            available = (float(before[first | second].norm()) ** 2 + spare / 3) ** 0.5
+            sign = -1 if drawn[row, 5 + channel] < 0.5 else 1
+            new = sign * (tile if drawn[row, 4] < 0.5 else tile.T).flatten()
+            new = new + before[first] / before[first].norm()
+            expected[channel][second] = 0
+            expected[channel][first] = new / new.norm() * available
+        expected *= 0.5 / expected.norm()
+        torch.testing.assert_close((made[row] - images[row]).double(), expected, atol=1e-5, rtol=0)
 
 
 def test_the_published_schedule() -> None:
