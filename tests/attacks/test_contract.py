@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jernih.attacks import ATTACKS, UNBOUNDED, Attack, MinimumNorm, distance
+from jernih.attacks import ATTACKS, UNBOUNDED, Attack, MinimumNorm, asking, distance
 from jernih.classifiers import Classifier
 from jernih.randomness import generator
 from jernih.types import Needs, Norm
@@ -53,6 +53,17 @@ class Shows(nn.Module):
         if self.what == "scores":
             return logits
         return nn.functional.one_hot(logits.argmax(1), logits.shape[1]).float()
+
+
+class OneByOne(nn.Module):
+    """A model that sees each image alone, so that its rounding does not tell how many there are."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat([self.model(images[k : k + 1]) for k in range(len(images))])
 
 
 @pytest.fixture
@@ -106,6 +117,36 @@ class TestContract:
         # Rounding differs with the number of images asked about at once.
         apart = (first.images[0] - second.images[0]).abs()
         assert float((apart > 1e-3).float().mean()) < 0.01
+
+    def test_image_alone_fares_as_in_company(
+        self, name: str, fragile: Classifier, images: Tensor
+    ) -> None:
+        if ATTACKS.get(name).shares:
+            pytest.skip("one perturbation for the batch")
+        model = OneByOne(fragile).eval()
+        labels = model(images).argmax(1)
+        attack = make(name, **ample(name))
+        company = attack(model, images, labels, generator=generator(0)).images[:1]
+        alone = attack(model, images[:1], labels[:1], generator=generator(0)).images
+        torch.testing.assert_close(alone, company, rtol=0, atol=1e-5)
+
+    def test_parts_of_a_batch_fare_as_the_whole(
+        self,
+        name: str,
+        fragile: Classifier,
+        images: Tensor,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        model = OneByOne(fragile).eval()
+        labels = model(images).argmax(1)
+        attack = make(name, **ample(name))
+        whole = attack(model, images, labels, generator=generator(0)).images
+        monkeypatch.setattr(asking, "AT_ONCE", 4 * images[0, 0].numel())
+        assert len(asking.parts(images)) == 2
+        made = attack(model, images, labels, generator=generator(0)).images
+        # What a search draws goes by its part.
+        same = slice(4) if isinstance(attack, MinimumNorm) else slice(None)
+        torch.testing.assert_close(made[same], whole[same], rtol=0, atol=1e-5)
 
     def test_outcome_is_what_the_model_says(
         self, name: str, classifier: Classifier, images: Tensor, labels: Tensor

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from jernih.attacks.losses import cross_entropy, dlr, input_gradient, margin, targeted_dlr
-from jernih.classifiers import Classifier
+from jernih.attacks.losses import cross_entropy, dlr, margin, targeted_dlr
 from jernih.randomness import generator
 from jernih.validate import InputError
 
@@ -43,17 +42,3 @@ def test_few_classes_are_refused() -> None:
         dlr(LOGITS[:, :2], LABELS % 2)
     with pytest.raises(InputError, match="four or more classes"):
         targeted_dlr(LOGITS[:, :3], LABELS % 3, TARGETS % 3)
-
-
-def test_input_gradient(classifier: Classifier, images: torch.Tensor, labels: torch.Tensor) -> None:
-    gradient, values, logits = input_gradient(classifier, images, labels, margin)
-    leaf = images.clone().requires_grad_(True)
-    expected = margin(classifier(leaf), labels)
-    (wanted,) = torch.autograd.grad(expected.sum(), leaf)
-    torch.testing.assert_close(gradient, wanted)
-    torch.testing.assert_close(values, expected.detach())
-    assert not any(tensor.requires_grad for tensor in (gradient, values, logits))
-    assert all(p.grad is None for p in classifier.parameters())
-    with torch.no_grad():
-        again, _, _ = input_gradient(classifier, images, labels, margin)
-    torch.testing.assert_close(again, wanted)

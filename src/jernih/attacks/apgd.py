@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from jernih.attacks.ascent import Ascent, SparseAscent, random_start
+from jernih.attacks.asking import ask, parts
 from jernih.attacks.base import ATTACKS, Attack
 from jernih.attacks.losses import cross_entropy, dlr
 from jernih.attacks.pgd import BOUNDS
@@ -109,8 +110,7 @@ class APGD(Attack):
         generator: torch.Generator | None,
     ) -> Tensor:
         """Return attacked images for one bound."""
-        with torch.no_grad():
-            logits = check_logits(model(images), len(images))
+        logits = ask(model, images)
         check_labels(labels, len(images), logits.shape[1])
         rounds = self._rounds(logits, labels)
         kind = SparseAscent if self.norm == "l1" else Ascent
@@ -169,15 +169,25 @@ class APGD(Attack):
 
     def _look(self, model: nn.Module, at: Ascent, *, last: bool) -> Tensor:
         """Ask the model at each point, note loss and gradient, and say which fool it."""
-        leaf = at.point.detach().requires_grad_(not last)
-        logits, values, slope = (torch.zeros((), device=leaf.device) for _ in range(3))
+        seen = [self._see(model, at, rows, last=last) for rows in parts(at.point)]
+        logits, values, slopes = (torch.cat(some) for some in zip(*seen, strict=True))
+        at.note(values, slopes)
+        return self.fooled(logits, at.label)
+
+    def _see(
+        self, model: nn.Module, at: Ascent, rows: slice, *, last: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean logits, losses and gradients of some of the images."""
+        leaf = at.point[rows].detach().requires_grad_(not last)
+        labels, goals = at.label[rows], at.goal[rows]
+        logits, values = torch.zeros((), device=leaf.device), torch.zeros((), device=leaf.device)
+        slopes = torch.zeros_like(leaf)
         for _ in range(self.samples):
             with torch.set_grad_enabled(not last):
                 answer = check_logits(model(leaf), len(leaf))
-                value = self._value(answer, at.label, at.goal)
+                value = self._value(answer, labels, goals)
             logits, values = logits + answer.detach(), values + value.detach()
-            through = self.stop_early and self.samples == 1 and self.fooled(answer, at.label).all()
+            through = self.stop_early and self.samples == 1 and self.fooled(answer, labels).all()
             if not last and not through:  # else nobody wants the gradient
-                slope = slope + torch.autograd.grad(value.sum(), leaf)[0]
-        at.note(values.float() / self.samples, (slope / self.samples).expand_as(leaf))
-        return self.fooled(logits, at.label)
+                slopes = slopes + torch.autograd.grad(value.sum(), leaf)[0]
+        return logits, values.float() / self.samples, slopes / self.samples

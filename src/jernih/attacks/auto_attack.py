@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from jernih.attacks.asking import ask
 from jernih.attacks.base import ATTACKS, Attack, check_model
 from jernih.attacks.draws import source
 from jernih.attacks.pgd import BOUNDS
@@ -19,7 +20,6 @@ from jernih.validate import (
     check_count,
     check_images,
     check_labels,
-    check_logits,
 )
 
 log = logging.getLogger(__name__)
@@ -167,8 +167,7 @@ class AutoAttack(Attack):
         image do not depend on who is left.
         """
         seeds = torch.randint(2**62, (len(self.members),), generator=source(generator)).tolist()
-        with torch.no_grad():
-            logits = check_logits(model(images), len(images))
+        logits = ask(model, images)
         check_labels(labels, len(images), logits.shape[1])
         made = inputs = images
         fooled = self.fooled(logits, labels)

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from jernih.attacks.asking import ask, parts
+from jernih.attacks.draws import streams
 from jernih.registry import Configured, Registry
 from jernih.types import AttackResult, Needs, Norm
 from jernih.validate import (
     InputError,
     check_images,
     check_labels,
-    check_logits,
     parse_eps,
 )
 
@@ -202,8 +203,7 @@ class Attack(Configured, ABC):
     def _recheck(
         self, model: nn.Module, images: Tensor, attacked: Tensor, labels: Tensor, eps: float
     ) -> AttackResult:
-        with torch.no_grad():
-            logits = check_logits(model(attacked), len(images))
+        logits = ask(model, attacked)
         check_labels(labels, len(images), logits.shape[1])
         return AttackResult(
             images=attacked,
@@ -257,7 +257,14 @@ class MinimumNorm(Attack):
         generator: torch.Generator | None,
     ) -> list[Tensor]:
         """Return attacked images for each bound, from one search."""
-        found = self.search(model, images, labels, generator).detach().clamp(0, 1)
+        batches = parts(images)
+        found = torch.cat(
+            [
+                self.search(model, images[rows], labels[rows], own)
+                for rows, own in zip(batches, streams(len(batches), generator), strict=True)
+            ]
+        )
+        found = found.detach().clamp(0, 1)
         sizes = distance(images, found, self.norm).view(-1, 1, 1, 1)
         # A perturbation may exceed its own size by rounding alone.
         return [torch.where(sizes <= eps * (1 + 1e-6), found, images) for eps in epsilons]

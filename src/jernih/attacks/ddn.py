@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from jernih.attacks.asking import ask, slope
 from jernih.attacks.base import ATTACKS, MinimumNorm, distance, unit
 from jernih.attacks.draws import normal
 from jernih.attacks.penalty import check_positive
 from jernih.types import Norm
-from jernih.validate import check_count, check_labels, check_logits, check_number
+from jernih.validate import check_count, check_labels, check_number
 
 LAST = 0.01
 """Length of the last step; the first has length 1."""
@@ -86,8 +87,7 @@ class DDN(MinimumNorm):
         generator: torch.Generator | None,
     ) -> Tensor:
         """Return the nearest adversarial images found; where none was found, the image itself."""
-        with torch.no_grad():
-            logits = check_logits(model(images), len(images))
+        logits = ask(model, images)
         check_labels(labels, len(labels), logits.shape[1])
         noise = normal(images, generator)
         todo = ~self.fooled(logits, labels)
@@ -106,12 +106,8 @@ class DDN(MinimumNorm):
         smallest = torch.full_like(farthest, torch.inf)
         norms = torch.full_like(farthest, self.initial)
         for step in range(self.steps):
-            inputs = moved.requires_grad_(True)
-            logits = check_logits(model(inputs), len(inputs))
-            odds = log_odds(logits, labels)
-            (gradient,) = torch.autograd.grad(odds.sum(), inputs)
-            moved = moved.detach()
-            fooled = self.fooled(logits.detach(), labels)
+            gradient, logits = slope(model, moved, labels, log_odds)
+            fooled = self.fooled(logits, labels)
             sizes = distance(images, moved, "l2")
             closer = fooled & (sizes < smallest)
             best[closer], smallest[closer] = moved[closer], sizes[closer]

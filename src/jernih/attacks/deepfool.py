@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from jernih.attacks.asking import ask
 from jernih.attacks.base import ATTACKS, MinimumNorm
 from jernih.attacks.gradients import gradients
 from jernih.attacks.losses import other_classes
@@ -126,8 +127,7 @@ class DeepFool(MinimumNorm):
         moved[active] = images[active]
         if self.overshoot_at == "end":
             moved = (images + (1 + self.overshoot) * (moved - images)).clamp(0, 1)
-            with torch.no_grad():
-                lost = ~self.fooled(model(moved), labels)
+            lost = ~self.fooled(ask(model, moved), labels)
             moved[lost] = images[lost]
         return moved
 

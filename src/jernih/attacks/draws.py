@@ -22,10 +22,9 @@ def source(generator: torch.Generator | None) -> torch.Generator:
 
 
 def streams(count: int, generator: torch.Generator | None) -> list[torch.Generator]:
-    """A generator for each of ``count`` images, for attacks that draw as they go.
+    """A generator for each of ``count`` images, or parts of a batch, that are worked on alone.
 
-    The seeds are drawn at once, so what one image draws, or when it stops, changes nothing for the
-    others.
+    The seeds are drawn at once: what one draws, or when it stops, changes nothing for the others.
     """
     seeds = torch.randint(2**63 - 1, (count,), generator=source(generator))
     return [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from jernih.attacks.asking import ask
 from jernih.attacks.base import ATTACKS
 from jernih.attacks.penalty import Penalised, Progress, Weights, check_positive, hinge
 from jernih.types import Norm
@@ -165,8 +166,7 @@ class EAD(Penalised):
         if not bool(asked.any()):
             return
         rows = left[asked]
-        with torch.no_grad():
-            logits = check_logits(model(moved[asked]), len(rows))
+        logits = ask(model, moved[asked])
         fooled = self.fooled(logits, labels[rows], self.confidence)
         success[rows] |= fooled
         closer = fooled & (size[asked] < sizes[rows])

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from jernih.attacks.asking import ask
 from jernih.attacks.base import ATTACKS, MinimumNorm, distance
 from jernih.attacks.draws import in_ball, normal
 from jernih.attacks.hyperplane import nearest_boundary, way_to_plane
@@ -114,8 +115,7 @@ class FAB(MinimumNorm):
         generator: torch.Generator | None,
     ) -> Tensor:
         """Return the nearest adversarial images found; where none was found, the image itself."""
-        with torch.no_grad():
-            clean = check_logits(model(images), len(images))
+        clean = ask(model, images)
         check_labels(labels, len(labels), clean.shape[1])
         lead = -margin(clean, labels)
         best = images.clone()
@@ -166,8 +166,7 @@ class FAB(MinimumNorm):
                 break
             origin, own = images[active], labels[active]
             point = self._step(model, origin, moved[active], own, rivals[active])
-            with torch.no_grad():
-                ahead = margin(model(point), own)
+            ahead = margin(ask(model, point), own)
             away = distance(origin, point, self.norm)
             kept = (ahead > LEAD * lead[active]) & (away < sizes[active])
             best[active[kept]], sizes[active[kept]] = point[kept], away[kept]
@@ -206,7 +205,7 @@ class FAB(MinimumNorm):
         inside, outside, kept = clean, clean, made
         for step in range(self.final_steps):
             if step == 0:
-                outside = check_logits(model(made), len(made))
+                outside = ask(model, made)
             other = outside.scatter(1, own, -torch.inf).argmax(1, keepdim=True)
             near, far = (
                 (z.gather(1, other) - z.gather(1, own)).squeeze(1) for z in (inside, outside)
@@ -215,7 +214,7 @@ class FAB(MinimumNorm):
             share = ((2 * least - near) / (far - near).clamp_min(1e-30)).clamp(0, 1)
             at = low + share * (high - low)
             point = images + at.view(-1, 1, 1, 1) * (made - images)
-            logits = model(point)
+            logits = ask(model, point)
             out = margin(logits, labels) > least
             kept = torch.where(out.view(-1, 1, 1, 1), point, kept)
             low, high = torch.where(out, low, at), torch.where(out, at, high)
@@ -229,11 +228,11 @@ class FAB(MinimumNorm):
         """What was found, a little farther out where the model, asked about all at once, demurs."""
         whole = made
         for push in PUSHES:
-            lost = found[~self.fooled(model(whole), labels)[found]]
+            lost = found[~self.fooled(ask(model, whole), labels)[found]]
             if len(lost) == 0:
                 return whole
             whole = whole.clone()
             whole[lost] = (images[lost] + (1 + push) * (made[lost] - images[lost])).clamp(0, 1)
-        lost = found[~self.fooled(model(whole), labels)[found]]
+        lost = found[~self.fooled(ask(model, whole), labels)[found]]
         whole[lost] = images[lost]
         return whole

@@ -7,10 +7,9 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from jernih.attacks.asking import slope
 from jernih.attacks.base import ATTACKS, Attack
-from jernih.validate import check_labels, check_logits
 
 
 @ATTACKS.register("fgsm")
@@ -59,17 +58,3 @@ class FGSM(Attack):
         gradient, _ = slope(model, images, labels)
         direction = -gradient.sign() if self.targeted else gradient.sign()
         return [images + eps * direction for eps in epsilons]
-
-
-def slope(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient of the cross-entropy to the images (N, C, H, W), and the logits (N, K).
-
-    Raises:
-        InputError: for a model that gives no logits, and labels that it has no class for.
-    """
-    inputs = images.detach().clone().requires_grad_(True)
-    logits = check_logits(model(inputs), len(inputs))
-    check_labels(labels, len(inputs), logits.shape[1])
-    loss = functional.cross_entropy(logits, labels, reduction="sum")
-    (gradient,) = torch.autograd.grad(loss, inputs)
-    return gradient, logits.detach()

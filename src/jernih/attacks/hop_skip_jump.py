@@ -8,11 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from jernih.attacks.asking import ask
 from jernih.attacks.base import ATTACKS, MinimumNorm, distance
 from jernih.attacks.draws import source
 from jernih.attacks.penalty import check_positive
 from jernih.types import Needs, Norm
-from jernih.validate import check_choice, check_count, check_labels, check_logits
+from jernih.validate import check_choice, check_count, check_labels
 
 AT_ONCE = 2**24
 """Most pixels that the model is asked about at once."""
@@ -47,6 +48,9 @@ class HopSkipJump(MinimumNorm):
     The u have the length that the publication gives them, the distance to the image over the
     number of pixels, but at least 1e-5 a pixel: in large images the published length is lost in
     the rounding of single precision, and v with it, above all in L∞.
+
+    It halves intervals down to the model's rounding. A model that rounds otherwise when it is asked
+    about another number of images sends the search another way, to a point as near on the average.
 
     Untargeted only: a targeted search starts from an image of the wanted class, for which a call
     has no argument, and one taken from the batch would make images depend on each other.
@@ -113,7 +117,7 @@ class HopSkipJump(MinimumNorm):
         found = images.clone()
         seeds = torch.randint(2**62, (len(images),), generator=source(generator)).tolist()
         with torch.no_grad():
-            logits = check_logits(model(images), len(images))
+            logits = ask(model, images)
             check_labels(labels, len(images), logits.shape[1])
             todo = (~self.fooled(logits, labels)).nonzero().squeeze(1)
             draws = [torch.Generator().manual_seed(seeds[row]) for row in todo.tolist()]
@@ -284,7 +288,7 @@ class HopSkipJump(MinimumNorm):
         return moved
 
     def _wrong(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        return self.fooled(check_logits(model(images), len(images)), labels)
+        return self.fooled(ask(model, images), labels)
 
 
 def _noise(image: Tensor, number: int, draws: torch.Generator) -> Tensor:

@@ -65,25 +65,3 @@ def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     wanted = logits.gather(1, targets[:, None]).squeeze(1)
     scale = ordered[:, 0] - (ordered[:, 2] + ordered[:, 3]) / 2 + 1e-12
     return (wanted - own) / scale
-
-
-def input_gradient(
-    model: Callable[[Tensor], Tensor], inputs: Tensor, labels: Tensor, loss: Loss = cross_entropy
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradient of the loss to the images, with the values and logits that came with it.
-
-    Args:
-        model: images → logits (N, K).
-        inputs: images (N, C, H, W); the tensor itself stays as it is.
-        labels: int64 (N,).
-        loss: what to differentiate.
-
-    Returns:
-        gradient (N, C, H, W), values (N,) and logits (N, K), none of them with a graph.
-    """
-    leaf = inputs.detach().clone().requires_grad_(True)
-    with torch.enable_grad():
-        logits = model(leaf)
-        values = loss(logits, labels)
-        (gradient,) = torch.autograd.grad(values.sum(), leaf)
-    return gradient.detach(), values.detach(), logits.detach()

@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from jernih.attacks.asking import slope
 from jernih.attacks.base import ATTACKS, project
-from jernih.attacks.fgsm import slope
 from jernih.attacks.pgd import PGD
 from jernih.validate import check_number
 

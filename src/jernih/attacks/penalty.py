@@ -8,9 +8,10 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from jernih.attacks.asking import ask
 from jernih.attacks.base import MinimumNorm
 from jernih.attacks.losses import margin
-from jernih.validate import InputError, check_labels, check_logits, check_number
+from jernih.validate import InputError, check_labels, check_number
 
 EDGE = 0.9
 """How much of the range of tanh the pixels take up."""
@@ -36,8 +37,7 @@ class Penalised(MinimumNorm):
         generator: torch.Generator | None,
     ) -> Tensor:
         """Return the nearest adversarial images found; where none was found, the image itself."""
-        with torch.no_grad():
-            logits = check_logits(model(images), len(images))
+        logits = ask(model, images)
         check_labels(labels, len(labels), logits.shape[1])
         todo = ~self.fooled(logits, labels, self.confidence)
         found = images.clone()

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from jernih.attacks.asking import ask, slope
 from jernih.attacks.base import ATTACKS, Attack, project, unit
 from jernih.attacks.draws import in_ball
-from jernih.attacks.fgsm import slope
 from jernih.types import Norm
 from jernih.validate import InputError, check_choice, check_count, check_number
 
@@ -112,8 +112,7 @@ class PGD(Attack):
                 start = (images[left] + eps * noise[left]).clamp(0, 1)
             best[left] = self._climb(model, images[left], labels[left], start, eps)
             if number + 1 < self.restarts:
-                with torch.no_grad():
-                    left = left[~self.fooled(model(best[left]), labels[left])]
+                left = left[~self.fooled(ask(model, best[left]), labels[left])]
             if len(left) == 0:
                 break
         return best

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from jernih.attacks.asking import slope
 from jernih.attacks.base import ATTACKS, Attack
 from jernih.attacks.draws import source
-from jernih.attacks.fgsm import slope
 from jernih.validate import InputError, check_number
 
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from jernih.attacks.asking import ask
 from jernih.attacks.base import ATTACKS, UNBOUNDED, Attack
 from jernih.attacks.draws import source
 from jernih.types import Needs, Norm
-from jernih.validate import check_choice, check_count, check_labels, check_logits, check_number
+from jernih.validate import check_choice, check_count, check_labels, check_number
 
 Basis = Literal["pixel", "dct"]
 Order = Literal["random", "diagonal", "strided"]
@@ -97,7 +98,7 @@ class SimBA(Attack):
         """Return attacked images for one bound."""
         made = images.detach().clone()
         with torch.no_grad():
-            logits = check_logits(model(images), len(images))
+            logits = ask(model, images)
             check_labels(labels, len(images), logits.shape[1])
             odds = self._odds(logits, labels)
             left = (~self.fooled(logits, labels)).nonzero().squeeze(1)
@@ -118,7 +119,7 @@ class SimBA(Attack):
                     asking, tried = waiting[worth], tried[worth]
                     if len(asking) == 0:
                         continue
-                    logits = check_logits(model(tried), len(tried))
+                    logits = ask(model, tried)
                     asked[asking] += 1
                     now = self._odds(logits, labels[asking])
                     better = now > odds[asking]

@@ -9,11 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from jernih.attacks.asking import ask
 from jernih.attacks.base import ATTACKS, Attack
 from jernih.attacks.draws import streams
 from jernih.attacks.losses import cross_entropy, margin
 from jernih.types import Needs, Norm
-from jernih.validate import check_choice, check_count, check_labels, check_logits, check_number
+from jernih.validate import check_choice, check_count, check_labels, check_number
 
 BOUNDS: dict[Norm, float | str] = {"linf": "8/255", "l2": 0.5}
 """The bound in each norm where none is given: those usual for CIFAR-10."""
@@ -95,7 +96,7 @@ class Square(Attack):
         """Return attacked images for one bound."""
         made = images.detach().clone()
         with torch.no_grad():
-            logits = check_logits(model(made), len(made))
+            logits = ask(model, made)
             check_labels(labels, len(labels), logits.shape[1])
             left = (~self.fooled(logits, labels)).nonzero().squeeze(1)
             if eps == 0 or len(left) == 0:
@@ -109,7 +110,7 @@ class Square(Attack):
             for query in range(self.queries + 1):
                 if len(asked):
                     wanted = labels[left[asked]]
-                    logits = check_logits(model(tried), len(tried))
+                    logits = ask(model, tried)
                     values, fooled = self._value(logits, wanted), self.fooled(logits, wanted)
                     better = (values < lowest[asked]) | fooled
                     lowest[asked[better]] = values[better]

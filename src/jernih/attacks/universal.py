@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from jernih.attacks.asking import ask, slope
 from jernih.attacks.base import ATTACKS, Attack, check_model, project
-from jernih.attacks.fgsm import slope
 from jernih.attacks.penalty import check_positive
 from jernih.types import Norm
 from jernih.validate import (
@@ -19,7 +19,6 @@ from jernih.validate import (
     check_count,
     check_images,
     check_labels,
-    check_logits,
 )
 
 BOUNDS: dict[Norm, float | str] = {"linf": "10/255", "l2": 10.0}
@@ -142,8 +141,7 @@ class Universal(Attack):
             if number < self.steps:
                 gradient, logits = self._gradient(model, images, labels, delta)
             else:
-                with torch.no_grad():
-                    logits = check_logits(model((images + delta).clamp(0, 1)), len(images))
+                logits = ask(model, (images + delta).clamp(0, 1))
             fooled = int(self.fooled(logits, labels).sum())
             if fooled > most:
                 best, most = delta, fooled
