@@ -15,6 +15,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from jernih import __version__
+from jernih.memory import keep_freed_memory
 from jernih.validate import InputError, check_choice
 
 if TYPE_CHECKING:
@@ -457,6 +458,7 @@ def _answer() -> Any:
 
 def main() -> None:
     """Run the command line; every foreseen failure is one line and a non-zero exit."""
+    keep_freed_memory()
     try:
         code = _answer()
     except InputError as error:

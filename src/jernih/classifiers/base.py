@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from jernih.classifiers.prepare import channels_last, fold_batch_norm, spare_copies
+from jernih.classifiers.prepare import channels_last, fold_batch_norm, join_clips, spare_copies
 from jernih.validate import InputError
 
 
@@ -89,7 +89,7 @@ class Classifier(nn.Module):
         with torch.no_grad():  # TorchScript copies its parameters by an operation
             ready = copy.deepcopy(self)
         ready.eval().requires_grad_(False)
-        ready.network = spare_copies(fold_batch_norm(ready.network))
+        ready.network = spare_copies(join_clips(fold_batch_norm(ready.network)))
         ready.memory_format = torch.channels_last
         channels_last(ready.network)
         return ready
