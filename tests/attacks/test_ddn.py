@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from jernih.attacks import DDN, CarliniWagner
 from jernih.attacks.base import unit
-from jernih.attacks.ddn import log_odds
-from jernih.attacks.losses import cross_entropy
+from jernih.attacks.losses import cross_entropy, log_odds
 from jernih.validate import InputError
 from tests.attacks.known import Digits, agree, inner, linear_model, middling, nearest_on_linear
 

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from jernih.attacks.asking import ask, slope
 from jernih.attacks.base import ATTACKS, MinimumNorm, distance, unit
 from jernih.attacks.draws import normal
+from jernih.attacks.losses import log_odds
 from jernih.attacks.penalty import check_positive
 from jernih.types import Norm
 from jernih.validate import check_count, check_labels, check_number
@@ -123,13 +123,3 @@ class DDN(MinimumNorm):
             if self.levels is not None:
                 moved = (moved * (self.levels - 1)).round() / (self.levels - 1)
         return best
-
-
-def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
-    """The log-odds (N,) against each label.
-
-    The cross-entropy is softplus of it: the gradients have one direction, but the cross-entropy's
-    rounds to zero where the model is sure.
-    """
-    own = functional.one_hot(labels, logits.shape[1]).bool()
-    return logits.masked_fill(own, -torch.inf).logsumexp(1) - logits[own]

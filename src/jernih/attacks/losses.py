@@ -40,6 +40,16 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     return others.max(1).values - own
 
 
+def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
+    """The log-odds (N,) against each label.
+
+    The cross-entropy is softplus of it: the gradients have one direction, but the cross-entropy's
+    rounds to zero where the model is sure.
+    """
+    own = functional.one_hot(labels, logits.shape[1]).bool()
+    return logits.masked_fill(own, -torch.inf).logsumexp(1) - logits[own]
+
+
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     """Difference of logits ratio (Croce & Hein, arXiv:2003.01690): the margin, free of scale.
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 from jernih.attacks.asking import ask
 from jernih.attacks.base import ATTACKS, UNBOUNDED, Attack
 from jernih.attacks.draws import source
+from jernih.attacks.losses import log_odds
 from jernih.types import Needs, Norm
 from jernih.validate import check_choice, check_count, check_labels, check_number
 
@@ -138,10 +139,8 @@ class SimBA(Attack):
 
         A sure model's probabilities are 1 in float32, and no step would seem to help.
         """
-        own = logits.gather(1, labels[:, None]).squeeze(1)
-        others = logits.masked_fill(functional.one_hot(labels, logits.shape[1]).bool(), -torch.inf)
-        odds = own - others.logsumexp(1)
-        return odds if self.targeted else -odds
+        odds = log_odds(logits, labels)
+        return -odds if self.targeted else odds
 
     def _sides(self, images: Tensor) -> tuple[int, int]:
         """How many directions there are along each side."""

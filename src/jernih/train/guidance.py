@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from jernih.classifiers import Classifier
+from jernih.classifiers.features import logits_and_features
 from jernih.config import Guidance
 
 
@@ -42,13 +43,6 @@ class Guide:
     def __init__(self, classifier: Classifier, settings: Guidance) -> None:
         self.classifier = classifier
         self.settings = settings
-        self.features: Tensor | None = None
-        if settings.features:
-            linear = [m for m in classifier.network.modules() if isinstance(m, nn.Linear)]
-            linear[-1].register_forward_pre_hook(self._keep)
-
-    def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.features = inputs[0]
 
     def __call__(self, restored: Tensor, clean: Tensor) -> Tensor:
         """Loss, a scalar, of restored images (N, 3, H, W) against the clean ones."""
@@ -57,13 +51,19 @@ class Guide:
         if not wanted.logits and not wanted.features:
             return loss
         with torch.no_grad():
-            target = self.classifier(clean).log_softmax(1)
-            features = self.features
-        seen = self.classifier(restored).log_softmax(1)
+            target, features = self._see(clean)
+        seen, restored_features = self._see(restored)
         loss = loss + wanted.logits * functional.kl_div(
             seen, target, log_target=True, reduction="batchmean"
         )
-        if features is not None and self.features is not None:
-            apart = (self.features - features).abs().mean() / features.abs().mean().clamp_min(1e-6)
-            loss = loss + wanted.features * apart
+        if features is not None and restored_features is not None:
+            apart = (restored_features - features).abs().mean()
+            loss = loss + wanted.features * apart / features.abs().mean().clamp_min(1e-6)
         return loss
+
+    def _see(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logarithms of the probabilities, and the features where they are wanted."""
+        if self.settings.features:
+            logits, features = logits_and_features(self.classifier, images)
+            return logits.log_softmax(1), features
+        return self.classifier(images).log_softmax(1), None
