@@ -58,13 +58,23 @@ def write_weights(
     Raises:
         InputError: when a finite value is too large for ``dtype``.
     """
-    state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    state = module.state_dict()
     if dtype is not None:
         for name, value in state.items():
             if value.is_floating_point():
                 state[name] = value.to(dtype)
                 if bool((state[name].isinf() & value.isfinite()).any()):
                     raise InputError(f"dtype of {name}", "one that holds its values", dtype)
+    return write_tensors(path, state, card)
+
+
+def write_tensors(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, Tensor],
+    card: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write tensors by name, atomically, with plain data in the header."""
+    state = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic_path(path) as temporary:
         save_file(state, temporary, metadata={"jernih": json.dumps(dict(card or {}))})
     return Path(path)

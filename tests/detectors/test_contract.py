@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from jernih.classifiers import Classifier
-from jernih.detectors import DETECTORS, Detector
+from jernih.defended import Defended
+from jernih.detectors import DETECTORS, Detector, Source
 from jernih.purifiers import ConvAutoencoder
 from jernih.randomness import generator, seeded
 from jernih.validate import InputError
@@ -17,7 +18,29 @@ from jernih.validate import InputError
 def make(name: str, classifier: Classifier) -> Detector:
     with seeded(0):
         purifier = ConvAutoencoder(widths=(4, 8))
-    return DETECTORS.create(name, classifier=classifier, purifier=purifier).eval()
+    detector = DETECTORS.create(name, classifier=classifier, purifier=purifier).eval()
+    if detector.learns:
+        detector.fit(*sources(classifier))
+    return detector
+
+
+def sources(classifier: Classifier) -> tuple[Source, Source]:
+    """Images to fit to, and others moved by noise."""
+    images = torch.rand(48, 3, 16, 16, generator=generator("fit"))
+    labels = classifier(images).argmax(1)
+    noise = 0.3 * torch.randn(images.shape, generator=generator("noise"))
+    moved = (images + noise).clamp(0, 1)
+
+    def batches(some: Tensor) -> Source:
+        return lambda: [(some[k : k + 20], labels[k : k + 20]) for k in range(0, len(some), 20)]
+
+    return batches(images), batches(moved)
+
+
+def plain(detector: Detector) -> dict[str, object]:
+    """The options that are not models."""
+    known = detector.describe()
+    return {key: value for key, value in known.items() if key != "name"}
 
 
 @pytest.mark.parametrize("name", DETECTORS.names())
@@ -43,6 +66,30 @@ class TestContract:
         assert detector.threshold is None
         with pytest.raises(InputError, match="calibrated threshold"):
             detector.flag(detector(images))
+
+    def test_what_is_learnt_can_be_restored(
+        self, name: str, classifier: Classifier, images: Tensor
+    ) -> None:
+        detector = make(name, classifier)
+        learnt = detector.learnt()
+        assert bool(learnt) == detector.learns
+        assert not any("classifier" in key or "purifier" in key for key in learnt)
+        again = DETECTORS.create(
+            name, classifier=classifier, purifier=detector.purifier, **plain(detector)
+        ).eval()
+        if detector.learns:
+            with pytest.raises(InputError, match="fitted"):
+                again(images)
+        else:
+            with pytest.raises(NotImplementedError, match="learns nothing"):
+                again.fit(*sources(classifier))
+        again.restore_learnt(learnt)
+        assert torch.equal(again(images), detector(images))
+        model = Defended(classifier, detector.purifier, detector).eval().frozen()
+        assert model.detector is not None
+        torch.testing.assert_close(model.detector(images), detector(images), rtol=1e-3, atol=1e-3)
+        with pytest.raises(InputError, match="learnt"):
+            again.restore_learnt({**learnt, "another": torch.zeros(1)})
 
     def test_describes_itself(self, name: str, classifier: Classifier) -> None:
         described = make(name, classifier).describe()

@@ -1,6 +1,22 @@
 """Detectors: ``detector(images) -> scores``, higher is more suspicious, one method a file."""
 
-from jernih.detectors.base import DETECTORS, Calibration, Detector
+from jernih.detectors.base import DETECTORS, Calibration, Detector, Source
+from jernih.detectors.combination import Combination
+from jernih.detectors.feature_squeezing import FeatureSqueezing
+from jernih.detectors.jensen_shannon import JensenShannon
+from jernih.detectors.mahalanobis import Mahalanobis
+from jernih.detectors.prediction_change import PredictionChange
 from jernih.detectors.reconstruction_error import ReconstructionError
 
-__all__ = ["DETECTORS", "Calibration", "Detector", "ReconstructionError"]
+__all__ = [
+    "DETECTORS",
+    "Calibration",
+    "Combination",
+    "Detector",
+    "FeatureSqueezing",
+    "JensenShannon",
+    "Mahalanobis",
+    "PredictionChange",
+    "ReconstructionError",
+    "Source",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,6 +15,9 @@ from jernih.classifiers import Classifier
 from jernih.purifiers import Purifier
 from jernih.registry import Configured, Registry
 from jernih.validate import InputError, check_number
+
+Source = Callable[[], Iterable[tuple[Tensor, Tensor]]]
+"""Gives batches of images (N, 3, H, W) and labels (N,), from the first on whenever called."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class Calibration:
 class Detector(Configured, nn.Module, ABC):
     """Scores how suspicious images are; higher means more suspicious.
 
-    A subclass writes :meth:`score`.
+    A subclass writes :meth:`score`; one that learns writes :meth:`fit` too, and keeps in buffers
+    what it learns.
 
     Args:
         classifier: the defended classifier, images → logits.
@@ -42,9 +47,11 @@ class Detector(Configured, nn.Module, ABC):
 
     Attributes:
         calibration: set by :meth:`calibrate`; None until then.
+        learns: whether :meth:`fit` has to be called before scores can be had.
         reference: the publication that describes the method.
     """
 
+    learns: ClassVar[bool] = False
     reference: ClassVar[str] = ""
 
     def __init__(self, classifier: Classifier, purifier: Purifier) -> None:
@@ -60,6 +67,32 @@ class Detector(Configured, nn.Module, ABC):
     @abstractmethod
     def score(self, images: Tensor, restored: Tensor) -> Tensor:
         """Score images whose restoration is at hand, so that it is not computed twice."""
+
+    def fit(self, clean: Source, attacked: Source) -> None:
+        """Learn from clean images and attacked ones, none of which serve to calibrate or test."""
+        raise NotImplementedError(f"{self.name!r} learns nothing")
+
+    def learnt(self) -> dict[str, Tensor]:
+        """What :meth:`fit` has learnt, by name; nothing of classifier and purifier."""
+        return {
+            f"{path}.{name}".lstrip("."): value
+            for path, module in self.named_modules()
+            if isinstance(module, Detector)
+            for name, value in module.named_buffers(recurse=False)
+        }
+
+    def restore_learnt(self, learnt: Mapping[str, Tensor]) -> None:
+        """Take over what :meth:`learnt` gave for a detector made with the same options.
+
+        Raises:
+            InputError: for what another detector learnt.
+        """
+        known = self.learnt()
+        if set(learnt) != set(known):
+            raise InputError("learnt", f"{sorted(known)}", f"{sorted(learnt)}")
+        for name, value in learnt.items():
+            path, _, field = name.rpartition(".")
+            setattr(self.get_submodule(path), field, value.to(known[name].device))
 
     @property
     def threshold(self) -> float | None:

@@ -6,9 +6,12 @@ import dataclasses
 import functools
 import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.utils.data import default_collate
 
 from jernih.config import Training, Unit
 from jernih.data.modify import ImageDataset
@@ -18,14 +21,19 @@ from jernih.detectors import DETECTORS, Calibration, Detector
 from jernih.pipeline.classifier import AttackCheck, ClassifierStages
 from jernih.pipeline.stages import digest, plain
 from jernih.purifiers import PURIFIERS, Purifier, restore_purifier, save_purifier
-from jernih.randomness import seeded
+from jernih.randomness import generator, seeded
 from jernih.storage import read_json, write_json
 from jernih.train import AdversarialSet, TrainingData, fit_purifier, write_adversarial_set
 from jernih.validate import InputError
+from jernih.weights import read_weights, write_tensors
 
 __all__ = ["AttackCheck", "ModelStages"]
 
 log = logging.getLogger(__name__)
+
+DETECTOR_IMAGES = 1000
+"""Most training images that a detector is fitted to."""
+LEARNT = "learnt.safetensors"
 
 
 class ModelStages(ClassifierStages):
@@ -189,8 +197,14 @@ class ModelStages(ClassifierStages):
         detector = DETECTORS.create(
             choice.name, classifier=classifier, purifier=purifier, **choice.options
         )
+        splits, fitted = ["val"], {}
+        if detector.learns:
+            settings = self.config.model
+            splits.append("train")
+            fitted = {"attack": plain(settings.attack), "epsilons": settings.epsilons}
         key = self._key(
-            "val",
+            *splits,
+            **fitted,
             detector=plain(choice),
             fpr=self.config.model.fpr,
             classifier=self.folder.outputs("model/classifier"),
@@ -199,6 +213,9 @@ class ModelStages(ClassifierStages):
         with self._stage("model/detector", key) as folder:
             if folder is not None:
                 detector.to(self.device).eval()
+                if detector.learns:
+                    detector.fit(self._some_clean, self._some_attacked)
+                    write_tensors(folder / LEARNT, detector.learnt())
                 with torch.no_grad():
                     batches = self._batches("val", "detector")
                     scores = torch.cat([detector(images).cpu() for images, _ in batches])
@@ -209,9 +226,33 @@ class ModelStages(ClassifierStages):
                     "clean_scores": scores.tolist(),
                 }
                 write_json(folder / "detector.json", card)
-        card = read_json(self.folder.path / "model/detector/detector.json")
-        detector.calibration = Calibration(**card["calibration"])
+        folder = self.folder.path / "model/detector"
+        if detector.learns:
+            detector.restore_learnt(read_weights(folder / LEARNT))
+        detector.calibration = Calibration(**read_json(folder / "detector.json")["calibration"])
         return detector
+
+    def _some_clean(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Training images to fit a detector to, as they are, drawn from all classes."""
+        data = _as_they_are(self.modify()["train"])
+        source = generator(self.config.seed, "detector")
+        chosen = torch.randperm(len(data), generator=source)[:DETECTOR_IMAGES].tolist()
+        progress = self.reporter.progress("fit the detector")
+        size = self.config.assess.batch_size
+        for start in range(0, len(chosen), size):
+            images, labels, _ = default_collate([data[k] for k in chosen[start : start + size]])
+            yield images.to(self.device), labels.to(self.device)
+            progress(min(start + size, len(chosen)), len(chosen))
+
+    def _some_attacked(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same images attacked, each batch with the next of the run's bounds."""
+        attack, target = self._attack(), self._classifier.frozen().to(self.device)
+        bounds = self.config.model.epsilons
+        for number, (images, labels) in enumerate(self._some_clean()):
+            source = generator(self.config.seed, "detector", number)
+            bound = bounds[number % len(bounds)]
+            made = attack.perturb(target, images, labels, [bound], generator=source)
+            yield made[0], labels
 
 
 def _as_they_are(dataset: ImageDataset) -> ImageDataset:
