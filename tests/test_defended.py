@@ -48,6 +48,50 @@ def test_inspection(classifier: Classifier, images: Tensor) -> None:
         model.inspect(images * 3)
 
 
+def test_only_flagged_images_are_restored(classifier: Classifier, images: Tensor) -> None:
+    always = defended(classifier)
+    assert always.detector is not None
+    always.detector.calibrate(always.detector(images).detach(), fpr=0.5)
+    model = Defended(classifier, always.purifier, always.detector, "restore-flagged").eval()
+    inspection = model.inspect(images)
+    flagged = inspection.flagged
+    assert flagged is not None
+    assert 0 < int(flagged.sum()) < 6
+    restored, plain = always(images), classifier(images)
+    assert not torch.allclose(restored, plain)
+    expected = torch.where(flagged[:, None], restored, plain)
+    torch.testing.assert_close(model(images), expected)
+    torch.testing.assert_close(inspection.logits, expected)
+    assert torch.equal(inspection.restored, always.purifier(images))
+    words = {True: "restored", False: "as it came"}
+    assert inspection.actions == tuple(words[flag] for flag in flagged.tolist())
+    ready = model.frozen()
+    assert ready.policy == "restore-flagged"
+    torch.testing.assert_close(ready(images), expected, rtol=0, atol=1e-4)
+
+
+def test_flagged_images_are_rejected(classifier: Classifier, images: Tensor) -> None:
+    always = defended(classifier)
+    assert always.inspect(images).actions == ("restored",) * 6
+    assert always.detector is not None
+    model = Defended(classifier, always.purifier, always.detector, "reject-flagged").eval()
+    with pytest.raises(InputError, match="calibrated threshold"):
+        model.inspect(images)
+    always.detector.calibrate(always.detector(images).detach(), fpr=0.5)
+    inspection = model.inspect(images)
+    assert inspection.flagged is not None
+    words = {True: "rejected", False: "restored"}
+    assert inspection.actions == tuple(words[flag] for flag in inspection.flagged.tolist())
+    assert torch.equal(model(images), always(images))
+
+
+def test_policies_are_checked(classifier: Classifier) -> None:
+    with pytest.raises(InputError, match="policy: expected 'restore' without a detector"):
+        Defended(classifier, Identity(), policy="reject-flagged")
+    with pytest.raises(InputError, match="nearest: 'reject-flagged'"):
+        Defended(classifier, Identity(), policy="reject-flaged")  # type: ignore[arg-type]
+
+
 def test_frozen_form_is_the_same_and_keeps_the_threshold(
     classifier: Classifier, images: Tensor
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,10 @@ from jernih.classifiers import Classifier
 from jernih.classifiers.prepare import channels_last
 from jernih.detectors import Detector
 from jernih.purifiers import Purifier
-from jernih.validate import InputError, check_images
+from jernih.validate import InputError, check_choice, check_images
+
+Policy = Literal["restore", "restore-flagged", "reject-flagged"]
+Action = Literal["as it came", "restored", "rejected"]
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,15 @@ class Inspection:
         restored: the restored images (N, 3, H, W) in [0, 1].
         scores: suspicion (N,), or None without a detector.
         flagged: bool (N,), or None without a calibrated detector.
+        actions: what was done with each image: it was classified as it came or restored, or it was
+            rejected, so that its logits are not to be used.
     """
 
     logits: Tensor
     restored: Tensor
     scores: Tensor | None
     flagged: Tensor | None
+    actions: tuple[Action, ...]
 
 
 class Defended(nn.Module):
@@ -43,21 +49,41 @@ class Defended(nn.Module):
         classifier: the classifier to defend.
         purifier: what restores images before it.
         detector: what scores them, if wanted.
+        policy: ``"restore"`` restores every image. ``"restore-flagged"`` leaves those that the
+            detector does not flag as they came: harmless images keep every pixel, at the price that
+            an attack has one more way past. ``"reject-flagged"`` restores all, and says of those
+            flagged that they are rejected.
+
+    Raises:
+        InputError: for a detector of another purifier, and for a policy that goes by flags without
+            a detector; when called, before that detector is calibrated.
     """
 
     def __init__(
-        self, classifier: Classifier, purifier: Purifier, detector: Detector | None = None
+        self,
+        classifier: Classifier,
+        purifier: Purifier,
+        detector: Detector | None = None,
+        policy: Policy = "restore",
     ) -> None:
         super().__init__()
         if detector is not None and detector.purifier is not purifier:
             raise InputError("detector", "one made for this very purifier", "another purifier's")
+        check_choice("policy", policy, get_args(Policy))
+        if policy != "restore" and detector is None:
+            raise InputError("policy", "'restore' without a detector", repr(policy))
         self.classifier = classifier
         self.purifier = purifier
         self.detector = detector
+        self.policy: Policy = policy
 
     def forward(self, images: Tensor) -> Tensor:
-        """Classify the restored images; returns logits (N, K)."""
-        logits: Tensor = self.classifier(self.purifier(images))
+        """Classify images (N, 3, H, W), restored as the policy says; returns logits (N, K)."""
+        restored = self.purifier(images)
+        if self.policy == "restore-flagged" and self.detector is not None:
+            flagged = self.detector.flag(self.detector.score(images, restored))
+            restored = torch.where(flagged.view(-1, 1, 1, 1), restored, images)
+        logits: Tensor = self.classifier(restored)
         return logits
 
     @torch.no_grad()
@@ -69,11 +95,19 @@ class Defended(nn.Module):
         """
         images = check_images(images)
         restored = self.purifier(images)
+        seen = restored
+        actions: list[Action] = ["restored"] * len(images)
         scores = flagged = None
         if self.detector is not None:
             scores = self.detector.score(images, restored)
-            flagged = None if self.detector.threshold is None else self.detector.flag(scores)
-        return Inspection(self.classifier(restored), restored, scores, flagged)
+            if self.detector.threshold is not None or self.policy != "restore":
+                flagged = self.detector.flag(scores)
+        if flagged is not None and self.policy == "restore-flagged":
+            seen = torch.where(flagged.view(-1, 1, 1, 1), restored, images)
+            actions = ["restored" if flag else "as it came" for flag in flagged.tolist()]
+        elif flagged is not None and self.policy == "reject-flagged":
+            actions = ["rejected" if flag else "restored" for flag in flagged.tolist()]
+        return Inspection(self.classifier(seen), restored, scores, flagged, tuple(actions))
 
     def frozen(self) -> Self:
         """A copy with the classifier in its form for attacks and nothing that takes gradients."""
@@ -85,5 +119,7 @@ class Defended(nn.Module):
             detector = type(self.detector)(
                 **{**self.detector.options, "classifier": classifier, "purifier": purifier}
             )
+            detector.restore_learnt(self.detector.learnt())
             detector.calibration = self.detector.calibration
-        return type(self)(classifier, purifier, detector).eval().requires_grad_(False)
+        made = type(self)(classifier, purifier, detector, self.policy)
+        return made.eval().requires_grad_(False)

@@ -213,7 +213,11 @@ def _threshold(detector: nn.Module, threshold: float | None) -> float:
 
 def _ask(model: nn.Module, detector: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (N, K) and scores (N,)."""
-    if isinstance(model, Defended) and model.detector is detector:
+    if (
+        isinstance(model, Defended)
+        and model.detector is detector
+        and model.policy != "restore-flagged"
+    ):
         restored = model.purifier(images)
         logits, scores = model.classifier(restored), model.detector.score(images, restored)
     else:
