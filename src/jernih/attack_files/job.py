@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
 
-import torch
 import yaml
 
 from jernih.attack_files.folder import AttackFolder
@@ -18,6 +17,7 @@ from jernih.attack_files.model import find_model, read_classes
 from jernih.attack_files.run import AttackedFiles, attack_files
 from jernih.attacks import ATTACKS, Attack
 from jernih.data.modify import Fit
+from jernih.device import pick_device
 from jernih.validate import InputError, check_choice
 
 _APART = ("eps", "norm", "targeted")
@@ -81,7 +81,7 @@ class AttackJob:
         attack = self.make_attack()
         file_format = cast(Format, check_choice("format", self.file_format, FORMATS))
         fit = None if self.fit is None else check_choice("fit", self.fit, get_args(Fit))
-        device = _device(self.device)
+        device = pick_device(self.device)
         folder = AttackFolder(self.out)
         source = find_source(self.data, self.labels, self.data_options)
         if source.name == "folder" and _within(self.out, Path(self.data)):
@@ -163,11 +163,3 @@ def _number(value: Any) -> Any:
 
 def _within(path: Path, folder: Path) -> bool:
     return path.expanduser().resolve().is_relative_to(folder.expanduser().resolve())
-
-
-def _device(wanted: str) -> str:
-    check_choice("device", wanted, ["auto", "cpu", "cuda"])
-    there = torch.cuda.is_available()
-    if wanted == "cuda" and not there:
-        raise InputError("device", "a CUDA device on this machine", "none found")
-    return "cuda" if there and wanted != "cpu" else "cpu"

@@ -12,7 +12,7 @@ from jernih.data.sources.folder import IMAGE_SUFFIXES
 from jernih.validate import InputError
 
 
-def unlabelled_files(folder: str | os.PathLike[str]) -> list[Path]:
+def unlabelled_files(folder: str | os.PathLike[str], argument: str = "unlabelled") -> list[Path]:
     """The image files of a folder and its subfolders, in alphabetical order.
 
     Raises:
@@ -20,10 +20,10 @@ def unlabelled_files(folder: str | os.PathLike[str]) -> list[Path]:
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
-        raise InputError("unlabelled", "an existing folder", root)
+        raise InputError(argument, "an existing folder", root)
     files = sorted(f for f in root.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
-        raise InputError("unlabelled", "a folder with images", root)
+        raise InputError(argument, "a folder with images", root)
     return files
 
 

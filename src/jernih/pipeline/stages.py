@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from jernih.config import RunConfig, Section, Unit
+from jernih.device import pick_device
 from jernih.run_folder import RunFolder
 from jernih.storage import sha256_file
 from jernih.validate import InputError
@@ -58,10 +57,7 @@ class Stages:
         self.config = config
         self.folder = RunFolder(config.out if out is None else out)
         self.reporter = reporter or Reporter()
-        cuda = torch.cuda.is_available()
-        if config.device == "cuda" and not cuda:
-            raise InputError("device", "a CUDA device on this machine", "none found")
-        self.device = "cuda" if cuda and config.device != "cpu" else "cpu"
+        self.device = pick_device(config.device)
 
     @contextlib.contextmanager
     def _stage(self, name: str, key: str) -> Iterator[Path | None]:

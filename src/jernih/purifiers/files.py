@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from jernih.purifiers.base import PURIFIERS, Purifier
 from jernih.randomness import seeded
@@ -31,3 +33,33 @@ def restore_purifier(path: str | os.PathLike[str]) -> Purifier:
         purifier = PURIFIERS.create(name, **card)
     load_into(purifier, state, source=str(path))
     return purifier.eval()
+
+
+def find_purifier(
+    weights: str | os.PathLike[str] | None = None,
+    name: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Purifier:
+    """A purifier by its weights, or by its name where it learns nothing; in evaluation mode.
+
+    Args:
+        weights: a file that :func:`save_purifier` wrote.
+        name: the name of a purifier that learns nothing.
+        options: options of the purifier so named.
+
+    Raises:
+        InputError: for neither or both of weights and name, options beside weights, and a purifier
+            that has to learn without weights.
+    """
+    if (weights is None) == (name is None):
+        raise InputError(
+            "purifier", "either weights or a name", "neither" if name is None else "both"
+        )
+    if weights is not None:
+        if options:
+            raise InputError("options", "none beside weights", ", ".join(options))
+        return restore_purifier(weights)
+    unit = PURIFIERS.get(str(name))
+    if unit.learns != "nothing":
+        raise InputError("purifier", f"weights for {name!r}, which learns", "none")
+    return PURIFIERS.create(str(name), **(options or {})).eval()
