@@ -28,7 +28,7 @@ from tests.helpers import small_run, striped_folder
 
 COMMANDS = [
     "run", "sample", "explore", "modify", "model", "assess", "attack", "list", "publish",
-    "version",
+    "purify", "certify", "version",
 ]  # fmt: skip
 
 
@@ -341,3 +341,25 @@ def test_ctrl_c_in_the_middle_of_training(config: Path, tmp_path: Path) -> None:
     assert "error: interrupted; the same command goes on from here" in err
     assert "Traceback" not in err
     assert (tmp_path / "run/model/classifier/checkpoints/last.ckpt").is_file()
+
+
+def test_purify(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (12, 9), (10, 200, 30)).save(tmp_path / "in.png")
+    arguments = (
+        "purify", str(tmp_path / "in.png"), "--out", str(tmp_path / "out"), "--purifier", "jpeg",
+        "--set", "quality=5",
+    )  # fmt: skip
+    code, text, _ = call(*arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 0
+    assert "1 written" in text
+    with Image.open(tmp_path / "out" / "in.png") as image:
+        assert image.size == (12, 9)
+        assert image.getpixel((5, 5)) != (10, 200, 30)
+    code, text, _ = call(*arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 0
+    assert "1 there already and kept" in text
+    code, _, errors = call(*arguments[:4], monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 2
+    assert "either weights or a name" in errors

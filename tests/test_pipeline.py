@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import jernih.pipeline.data
 import jernih.pipeline.model
 import jernih.pipeline.semma
 from jernih.assess import Assessment
+from jernih.assess.checks import find_warnings
 from jernih.assess.survey import Survey
 from jernih.attacks import Attack
 from jernih.cards import publish
@@ -269,6 +271,12 @@ def test_a_study_stands_beside_its_published_figures(
     assert notes.done() == ["assess"]
     report = (tmp_path / "run/assess/report.html").read_text(encoding="utf-8")
     assert "Another word." in report
+    again = Pipeline(small_run(tmp_path, **told))
+    surveys = [Survey.load(folder / f"assess/surveys/survey-{k}.json") for k in (1, 2)]
+    assert again.findings() == find_warnings(before, surveys)
+    assert again.findings() != before.warnings
+    for finding in again.findings():
+        assert finding.text in html.unescape(report)
 
 
 def test_weights_for_others_and_their_card(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def run(
     from jernih.assess import console_table
 
     out.print(console_table(assessment))
-    for warning in assessment.warnings:
+    for warning in pipeline.findings():
         out.print(f"[bold]{warning.severity}[/bold]: {warning.text}", highlight=False)
     out.print(f"Report: {pipeline.folder.path / 'assess' / 'report.html'}", soft_wrap=True)
 
@@ -312,6 +312,105 @@ def attack(
         out.print(f"[bold]warning[/bold]: {warning}", highlight=False, soft_wrap=True)
     out.print(f"Manifest: {made.folder / 'manifest.csv'}", soft_wrap=True)
     out.print(f"Record: {made.folder / 'attack.json'}", soft_wrap=True)
+
+
+@app.command(
+    help=_example(
+        "purify photo.png --out restored --weights weights/purifier.safetensors",
+        "Restore an image file, or all of a folder, with a purifier; no classifier is needed. "
+        "Images keep their size and name and are written as PNG.",
+    )
+)
+def purify(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="An image file or a folder.")],
+    target: Annotated[Path, typer.Option("--out", help="A folder, or a PNG file for one image.")],
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="A trained purifier (.safetensors).")
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--purifier", help="Without weights: a purifier that learns nothing."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="OPTION=VALUE", help="Option of that purifier."),
+    ] = None,
+    bits: Annotated[int, typer.Option("--bits", help="8 or 16 bits a channel.")] = 8,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Write files again that are there already.")
+    ] = False,
+    device: Device = None,
+    verbose: Verbose = False,
+) -> None:
+    _begin(verbose)
+    from jernih.attack_files import read_options
+    from jernih.purifiers import find_purifier
+    from jernih.purify_files import purify_files
+
+    made = purify_files(
+        source,
+        target,
+        find_purifier(weights, name, read_options(settings or [])),
+        bits=bits,
+        overwrite=overwrite,
+        device=device or "auto",
+        progress=_reporter().progress("purify"),
+    )
+    for file, reason in made.unreadable.items():
+        out.print(f"[bold]left out[/bold]: {file}: {reason}", highlight=False, soft_wrap=True)
+    if made.kept:
+        out.print(f"{len(made.kept)} there already and kept (--overwrite writes them again)")
+    out.print(f"{len(made.written)} written to {target}", soft_wrap=True)
+
+
+@app.command(
+    help=_example(
+        "certify configs/phantom.yaml --sigma 0.25 --limit 100",
+        "Certify a run's defended model by randomised smoothing: the share of test images that no "
+        "attack within an L2 radius can turn, whatever the attacker knows. An interrupted one goes "
+        "on with the same command.",
+    )
+)
+def certify(
+    config: ConfigFile = None,
+    sigma: Annotated[
+        float, typer.Option("--sigma", help="Standard deviation of the noise, of values in [0, 1].")
+    ] = 0.25,
+    samples: Annotated[int, typer.Option("--samples", help="Noisy copies of each image.")] = 10_000,
+    alpha: Annotated[
+        float, typer.Option("--alpha", help="Chance that the promise about an image is wrong.")
+    ] = 0.001,
+    radii: Annotated[
+        str, typer.Option("--radii", help="L2 radii to report, as in 0,0.25,0.5.")
+    ] = "0,0.25,0.5,0.75,1",
+    limit: Annotated[
+        int | None, typer.Option("--limit", help="Draw at most so many test images.")
+    ] = None,
+    settings: Settings = None,
+    folder: OutFolder = None,
+    device: Device = None,
+    verbose: Verbose = False,
+) -> None:
+    from jernih.assess.words import format_rate
+    from jernih.certify import CertifyPlan
+
+    pipeline = _pipeline(config, settings, folder, device, verbose)
+    plan = CertifyPlan(
+        sigma,
+        samples=samples,
+        alpha=alpha,
+        radii=tuple(_numbers("radii", radii) or ()),
+        limit=limit,
+        seed=pipeline.config.seed,
+    )
+    with pipeline.folder.locked():
+        found, place = pipeline.certify(plan)
+    table = Table("L2 radius", f"right, against any attacker (n = {found.n})", title="Certified")
+    for radius, share in zip(plan.radii, found.certified, strict=True):
+        table.add_row(f"{radius:g}", format_rate(share))
+    out.print(table)
+    out.print(f"Without an answer: {format_rate(found.abstained)}", highlight=False)
+    out.print(f"Record: {place / 'certify.json'}", soft_wrap=True)
 
 
 @app.command(

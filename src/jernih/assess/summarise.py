@@ -70,7 +70,7 @@ def summarise(
         majority_class=classes[common],
         majority=rate(labels == common, plan.level),
         plan=_plain(plan.describe()),
-        models=_plain(_describe_models(defended)),
+        models=describe_models(defended),
         environment=_environment(defended),
         meta=_plain(meta),
         softmax_suspected=bool(seen["clean_softmax"].all()),
@@ -215,13 +215,16 @@ def _detection(
     )
 
 
-def _describe_models(defended: Defended) -> dict[str, Any]:
+def describe_models(defended: Defended) -> dict[str, Any]:
+    """Classifier, purifier and detector (None without one) as plain data."""
     detector = defended.detector
-    return {
-        "classifier": defended.classifier.description,
-        "purifier": defended.purifier.describe(),
-        "detector": None if detector is None else detector.describe(),
-    }
+    return _plain(
+        {
+            "classifier": defended.classifier.description,
+            "purifier": defended.purifier.describe(),
+            "detector": None if detector is None else detector.describe(),
+        }
+    )
 
 
 def _environment(defended: Defended) -> dict[str, Any]:

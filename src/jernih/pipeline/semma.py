@@ -10,10 +10,14 @@ import torch
 import yaml
 
 from jernih.assess import Assessment, AssessmentPlan, Background, assess, write_report
+from jernih.assess.checks import find_warnings
+from jernih.assess.figures.style import save_figure
 from jernih.assess.layers import layer_summary
 from jernih.assess.operating_point import OperatingPoint, operating_point
 from jernih.assess.published import lay_beside, nearest_bound
+from jernih.assess.result import Finding
 from jernih.assess.survey import Survey, SurveyPlan, survey
+from jernih.certify import CertifiedAccuracy, CertifyPlan, certify, draw_certified
 from jernih.data.modify import ImageDataset
 from jernih.defended import Defended
 from jernih.pipeline.areas import draw_areas
@@ -47,6 +51,30 @@ class Pipeline(ModelStages):
     def assess(self) -> Assessment:
         """Assess: clean, attacked and restored for each epsilon; writes the report."""
         return self._assess
+
+    def certify(self, plan: CertifyPlan) -> tuple[CertifiedAccuracy, Path]:
+        """Certify the defended model on the test images; what it found, and the folder with it."""
+        defended = self.model()
+        parts, key = self._parts("certify", "model/classifier", "model/purifier")
+        found = certify(
+            defended,
+            self.modify()["test"],
+            plan,
+            parts=parts / fingerprint([plan.sigma, plan.samples])[:16],
+            key=key,
+            progress=self.reporter.progress("certify"),
+        )
+        folder = self.folder.path / "certify" / f"sigma-{plan.sigma:g}"
+        found.save(folder / "certify.json")
+        save_figure(draw_certified(found), folder / "certify.png")
+        return found, folder
+
+    def findings(self) -> tuple[Finding, ...]:
+        """What the report warns of, from the assessment and the surveys together."""
+        folder = self.folder.path / "assess" / "surveys"
+        surveys = [Survey.load(file) for file in sorted(folder.glob("survey-*.json"))]
+        assessment = self.assess()
+        return find_warnings(assessment, surveys) if surveys else assessment.warnings
 
     @functools.cached_property
     def _assess(self) -> Assessment:
