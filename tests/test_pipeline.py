@@ -14,7 +14,6 @@ import jernih.pipeline.data
 import jernih.pipeline.model
 import jernih.pipeline.semma
 from jernih.assess import Assessment
-from jernih.assess.checks import find_warnings
 from jernih.assess.survey import Survey
 from jernih.attacks import Attack
 from jernih.cards import publish
@@ -273,10 +272,12 @@ def test_a_study_stands_beside_its_published_figures(
     assert "Another word." in report
     again = Pipeline(small_run(tmp_path, **told))
     surveys = [Survey.load(folder / f"assess/surveys/survey-{k}.json") for k in (1, 2)]
-    assert again.findings() == find_warnings(before, surveys)
-    assert again.findings() != before.warnings
     for finding in again.findings():
-        assert finding.text in html.unescape(report)
+        assert finding.text in html.unescape(report).replace("\N{NO-BREAK SPACE}", " ")
+    given: list[Any] = []
+    monkeypatch.setattr(jernih.pipeline.semma, "find_warnings", lambda *some: given.extend(some))
+    again.findings()
+    assert given == [before, surveys]
 
 
 def test_weights_for_others_and_their_card(tmp_path: Path) -> None:
