@@ -78,12 +78,38 @@ def test_same_seed_same_weights(tmp_path: Path, data: TrainingData) -> None:
     assert not torch.equal(first.network.head.weight, other.network.head.weight)  # type: ignore[union-attr, arg-type]
 
 
+def test_running_average_of_the_weights(tmp_path: Path, data: TrainingData) -> None:
+    """Short memory gives the last weights, long memory those of the first step."""
+
+    def trained(name: str, epochs: int, **others: Any) -> Tensor:
+        model = edges()
+        one = settings(epochs, lr=1e-3, optimizer="sgd", **others)
+        fit_classifier(model, data, one, tmp_path / name, seed=1)
+        return model.network.head.weight.detach()  # type: ignore[union-attr, operator]
+
+    start = edges().network.head.weight.detach()  # type: ignore[union-attr, operator]
+    plain, short, long = (
+        trained("plain", 2),
+        trained("short", 2, ema=1e-6),
+        trained("long", 2, ema=1 - 1e-6),
+    )
+    way = (plain - start).norm()
+    assert float((short - plain).norm()) < 1e-3 * way
+    assert 0 < float((long - start).norm()) < 0.5 * way
+
+
+@pytest.mark.parametrize("ema", [None, 0.7])
 @pytest.mark.parametrize("moment", ["training", "saving"])
 def test_interrupted_training_goes_on_to_the_same_end(
-    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch, moment: str
+    tmp_path: Path,
+    data: TrainingData,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+    ema: float | None,
 ) -> None:
     undisturbed, disturbed = edges(), edges()
-    wanted = fit_classifier(undisturbed, data, settings(4), tmp_path / "whole", seed=1)
+    four = settings(4, ema=ema)
+    wanted = fit_classifier(undisturbed, data, four, tmp_path / "whole", seed=1)
     if moment == "training":
         step = classifier_training._ClassifierTask.training_step
 
@@ -100,10 +126,10 @@ def test_interrupted_training_goes_on_to_the_same_end(
 
         monkeypatch.setattr(shutil, "rmtree", refuse)
     with pytest.raises(KeyboardInterrupt):
-        fit_classifier(disturbed, data, settings(4), tmp_path / "run", seed=1)
+        fit_classifier(disturbed, data, four, tmp_path / "run", seed=1)
     monkeypatch.undo()
     again = edges()
-    found = fit_classifier(again, data, settings(4), tmp_path / "run", seed=1)
+    found = fit_classifier(again, data, four, tmp_path / "run", seed=1)
     assert history(found) == history(wanted)
     for a, b in zip(undisturbed.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)

@@ -90,7 +90,10 @@ class Modify(Section):
 
 
 class Training(Section):
-    """How to train a network."""
+    """How to train a network; ``ema`` is the decay, a step, of a running average of the weights.
+
+    With it the average is what is validated and kept.
+    """
 
     epochs: Annotated[int, Field(ge=1)] = 10
     batch_size: Annotated[int, Field(ge=1)] = 32
@@ -101,14 +104,17 @@ class Training(Section):
     patience: Annotated[int, Field(ge=1)] = 5
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     schedule: Literal["constant", "cosine"] = "constant"
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     workers: Annotated[int, Field(ge=0)] = 0
 
     @model_serializer(mode="wrap")
-    def _without_the_usual_schedule(self, serialise: SerializerFunctionWrapHandler) -> Any:
-        """Runs finished before there were schedules stay finished."""
+    def _without_what_is_usual(self, serialise: SerializerFunctionWrapHandler) -> Any:
+        """Runs finished before there were schedules and averages stay finished."""
         plain = serialise(self)
         if self.schedule == "constant":
             plain.pop("schedule", None)
+        if self.ema is None:
+            plain.pop("ema", None)
         return plain
 
 

@@ -20,6 +20,7 @@ import torch
 from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
+    EMAWeightAveraging,
     ModelCheckpoint,
     RichProgressBar,
 )
@@ -159,6 +160,8 @@ def fit(
         best,
         latest,
     ]
+    if settings.ema is not None:
+        callbacks.append(EMAWeightAveraging(decay=settings.ema))
     if show_progress:
         callbacks.append(_Bar(leave=True))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
