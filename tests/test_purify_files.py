@@ -77,6 +77,18 @@ def test_a_single_image(photos: Path, tmp_path: Path) -> None:
     assert purify_files(image, tmp_path / "y", MEDIAN).written == (tmp_path / "y" / "b.png",)
 
 
+def test_sides_that_the_purifier_does_not_take(photos: Path, tmp_path: Path) -> None:
+    with seeded("sides"):
+        purifier = PURIFIERS.create("conv-autoencoder", widths=(4, 8)).eval()
+    made = purify_files(photos, tmp_path / "out", purifier)
+    assert len(made.written) == 4
+    image = read_image(photos / "a.png")  # 30 high, 40 wide
+    mirrored = torch.cat([image, image[:, [28, 27]]], 1)
+    expected = purifier(mirrored[None])[0, :, :30].detach()
+    found = read_image(tmp_path / "out" / "a-2.png")
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.51 / 255)
+
+
 def test_sixteen_bits(tmp_path: Path) -> None:
     image = torch.rand(3, 20, 24, generator=generator("sixteen bits"))
     write_png(tmp_path / "in.png", image, bits=16)
@@ -96,7 +108,7 @@ def test_originals_are_never_written_over(photos: Path) -> None:
 
 
 def test_bad_arguments(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="source: expected an existing folder"):
+    with pytest.raises(InputError, match="source: expected an existing file or folder"):
         purify_files(tmp_path / "nothing", tmp_path / "out", MEDIAN)
     with pytest.raises(InputError, match="at least one readable image; got 1 unreadable"):
         purify_files(photos / "broken.png", tmp_path / "out", MEDIAN)

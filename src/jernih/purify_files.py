@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from jernih.data.images import UnreadableImage, read_image, write_png
 from jernih.data.unlabelled import unlabelled_files
@@ -78,8 +80,7 @@ def purify_files(
         else:
             try:
                 image = read_image(file)
-                with torch.no_grad():
-                    restored = purifier(image[None].to(device))[0]
+                restored = _restored(purifier, image.to(device))
                 written.append(write_png(target, restored, bits=16 if bits == 16 else 8))
             except UnreadableImage as error:
                 log.warning("%s is left out: %s", file, error.reason)
@@ -91,8 +92,22 @@ def purify_files(
     return PurifiedFiles(tuple(written), tuple(kept), unreadable)
 
 
+@torch.no_grad()
+def _restored(purifier: Purifier, image: Tensor) -> Tensor:
+    """An image (3, H, W) of any size, continued as in a mirror to sides that are taken."""
+    height, width = image.shape[1:]
+    below, right = -height % purifier.multiple, -width % purifier.multiple
+    # Reflection needs more pixels than it adds; tiny images repeat their edge instead.
+    mode = "reflect" if below < height and right < width else "replicate"
+    padded = functional.pad(image[None], (0, right, 0, below), mode=mode)
+    restored: Tensor = purifier(padded)[0, :, :height, :width]
+    return restored
+
+
 def _targets(source: Path, out: Path) -> dict[Path, Path]:
     """Where each image goes; no two alike, in upper or lower case."""
+    if not source.exists():
+        raise InputError("source", "an existing file or folder", source)
     if source.is_file():
         single = out if out.suffix.lower() == ".png" and not out.is_dir() else None
         targets = {source: single or out / f"{source.stem}.png"}

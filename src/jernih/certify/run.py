@@ -142,7 +142,6 @@ def certify(
         candidates=plan.candidates,
         samples=plan.samples,
         alpha=plan.alpha,
-        at_once=8 if device.type == "cpu" else 256,
     )
     positions = _positions(len(dataset), plan)
     done = []

@@ -10,6 +10,7 @@ import torch
 from scipy.stats import binomtest, norm
 from torch import Tensor, nn
 
+from jernih.attacks.asking import AT_ONCE
 from jernih.attacks.draws import streams
 from jernih.validate import InputError, check_count, check_images, check_logits, check_number
 
@@ -60,7 +61,8 @@ class Smoothing:
         candidates: draws that name the candidate.
         samples: draws that bound its share.
         alpha: α, in (0, 1).
-        at_once: noisy images that the model is asked about at once.
+        at_once: noisy images that the model is asked about at once; None for as many as attacks
+            ask about on a CPU, and 256 on an accelerator.
 
     Raises:
         InputError: for a model in training mode, and numbers out of range.
@@ -86,7 +88,7 @@ class Smoothing:
         candidates: int = 100,
         samples: int = 10_000,
         alpha: float = 0.001,
-        at_once: int = 64,
+        at_once: int | None = None,
     ) -> None:
         if any(module.training for module in model.modules()):
             raise InputError("model", "evaluation mode (call model.eval())", "training mode")
@@ -97,7 +99,7 @@ class Smoothing:
         self.candidates = check_count("candidates", candidates)
         self.samples = check_count("samples", samples)
         self.alpha = check_number("alpha", alpha, 1e-12, 1 - 1e-12)
-        self.at_once = check_count("at_once", at_once)
+        self.at_once = None if at_once is None else check_count("at_once", at_once)
 
     @torch.no_grad()
     def certify(
@@ -133,9 +135,11 @@ class Smoothing:
 
     def _votes(self, image: Tensor, count: int, draws: torch.Generator) -> Tensor:
         """How often (K,) each class is named under noise."""
+        usual = max(1, AT_ONCE // image[0].numel()) if image.device.type == "cpu" else 256
+        at_once = self.at_once or usual
         votes = []
-        for start in range(0, count, self.at_once):
-            some = min(self.at_once, count - start)
+        for start in range(0, count, at_once):
+            some = min(at_once, count - start)
             noise = torch.randn((some, *image.shape), generator=draws).to(image)
             logits = check_logits(self.model(image + self.sigma * noise), some)
             votes.append(torch.bincount(logits.argmax(1), minlength=logits.shape[1]))

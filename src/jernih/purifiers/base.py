@@ -25,11 +25,13 @@ class Purifier(Configured, nn.Module, ABC):
             ``"nothing"``.
         trains_on: whether :meth:`loss` wants attacked images or is content with clean ones, which
             saves the attack.
+        multiple: images are refused whose sides are not multiples of it.
         reference: the publication that describes the method, if any.
     """
 
     learns: ClassVar[Literal["by gradient", "in closed form", "nothing"]] = "by gradient"
     trains_on: Literal["attacked", "clean"] = "attacked"
+    multiple: int = 1
     reference: ClassVar[str] = ""
 
     def forward(self, images: Tensor) -> Tensor:

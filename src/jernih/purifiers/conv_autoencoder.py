@@ -40,7 +40,7 @@ class ConvAutoencoder(Purifier):
         super().__init__()
         if not widths or min(widths) < 1:
             raise InputError("widths", "one or more positive channel counts", tuple(widths))
-        self.factor = 2 ** len(widths)
+        self.multiple = 2 ** len(widths)
         stages = [3, *widths]
         layers: list[nn.Module] = []
         for narrow, wide in itertools.pairwise(stages):
@@ -53,9 +53,9 @@ class ConvAutoencoder(Purifier):
 
     def restore(self, images: Tensor) -> Tensor:
         """Return the reconstruction."""
-        if images.shape[-1] % self.factor or images.shape[-2] % self.factor:
+        if images.shape[-1] % self.multiple or images.shape[-2] % self.multiple:
             raise InputError(
-                "images", f"sides that are multiples of {self.factor}", tuple(images.shape)
+                "images", f"sides that are multiples of {self.multiple}", tuple(images.shape)
             )
         restored: Tensor = self.layers(images)
         return restored

@@ -59,7 +59,7 @@ class DeepAutoencoder(Purifier):
             raise InputError("strides", "ten of 1 or 2, at most four of 2", tuple(strides))
         self.trains_on = inputs
         halvings = list(strides).count(2)
-        self.factor = 2**halvings
+        self.multiple = 2**halvings
         layers: list[nn.Module] = []
         channels = 3
         for number, (width, stride) in enumerate(zip(widths, strides, strict=True)):
@@ -90,8 +90,8 @@ class DeepAutoencoder(Purifier):
 
     def restore(self, images: Tensor) -> Tensor:
         """Return the reconstruction."""
-        if images.shape[-1] % self.factor or images.shape[-2] % self.factor:
-            wanted = f"sides that are multiples of {self.factor}"
+        if images.shape[-1] % self.multiple or images.shape[-2] % self.multiple:
+            wanted = f"sides that are multiples of {self.multiple}"
             raise InputError("images", wanted, tuple(images.shape))
         restored: Tensor = self.layers(images)
         return restored
