@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_curve
 from torch import Tensor, nn
 
 from jernih.assess import AssessmentPlan, assess
@@ -106,6 +107,14 @@ def test_detection_counts_what_the_threshold_flags() -> None:
         at = divmod(number, 2)
         assert result.tpr is not None
         assert result.tpr.successes == int((seen["attacked_score"][at] > detection.threshold).sum())
+        assert [found.fpr for found in result.at] == [0.05, 0.01]
+        for point in result.at:
+            fpr, tpr, _ = roc_curve(
+                np.repeat([0, 1], len(seen)),
+                np.concatenate([seen["clean_score"], seen["attacked_score"][at]]),
+                drop_intermediate=False,
+            )
+            assert point.tpr.value == pytest.approx(tpr[fpr <= point.fpr + 1e-9].max())
 
 
 def test_a_detector_without_a_threshold_has_an_auroc_and_no_rates() -> None:

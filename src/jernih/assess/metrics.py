@@ -12,6 +12,9 @@ from sklearn.metrics import precision_recall_fscore_support, roc_curve
 from jernih.assess.result import Cell, ClassScores, Curve, Interval, Rate
 from jernih.assess.statistics import Array, Bootstrap, Estimate, rate
 
+FPRS = (0.05, 0.01)
+"""Shares of false alarms at which the share of attacked images found is told."""
+
 CURVE_POINTS = 200
 """A ROC curve is thinned to about this many points."""
 
@@ -153,3 +156,9 @@ def ranking(
         return found
 
     return bootstrap.interval(area), Curve(tuple(map(float, fpr)), tuple(map(float, tpr)))
+
+
+def least_flagged(clean: Array, fpr: float) -> float:
+    """The lowest threshold above which at most a share ``fpr`` of the clean scores (n,) lies."""
+    allowed = int(fpr * len(clean) + 1e-9)
+    return float(np.sort(clean)[len(clean) - 1 - allowed])

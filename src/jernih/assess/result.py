@@ -197,6 +197,19 @@ class PairedTest:
 
 
 @dataclass(frozen=True)
+class FoundAt:
+    """The share of attacked images that is found where so few clean ones are flagged.
+
+    Attributes:
+        fpr: the share of these clean images that may be flagged at most.
+        tpr: the share of the attacked ones flagged at that threshold.
+    """
+
+    fpr: float
+    tpr: Rate
+
+
+@dataclass(frozen=True)
 class DetectionResult:
     """How well attacked images are told from clean ones under one threat model.
 
@@ -206,6 +219,8 @@ class DetectionResult:
         tpr: share of the attacked images that is flagged; None without a threshold.
         auroc: area under the ROC curve, clean against attacked.
         roc: that curve.
+        at: points of that curve. Their thresholds are set on the clean images of this assessment,
+            unlike the detector's own.
     """
 
     threat: Threat
@@ -213,6 +228,7 @@ class DetectionResult:
     tpr: Rate | None
     auroc: Interval
     roc: Curve
+    at: tuple[FoundAt, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from jernih.assess.checks import find_warnings
-from jernih.assess.metrics import ranking, score
+from jernih.assess.metrics import FPRS, least_flagged, ranking, score
 from jernih.assess.observations import Array, Observations
 from jernih.assess.plan import AssessmentPlan
 from jernih.assess.probe import read_probes
@@ -23,6 +23,7 @@ from jernih.assess.result import (
     Condition,
     Detection,
     DetectionResult,
+    FoundAt,
     Histogram,
     PairedTest,
     Quality,
@@ -204,7 +205,10 @@ def _detection(
     for k, e, threat in threats:
         scores = seen["attacked_score"][k, e]
         auroc, roc = ranking(np.concatenate([clean, scores]), is_attacked, image, bootstrap)
-        results.append(DetectionResult(threat, len(seen), flagged(scores), auroc, roc))
+        at = tuple(
+            FoundAt(fpr, rate(scores > least_flagged(clean, fpr), bootstrap.level)) for fpr in FPRS
+        )
+        results.append(DetectionResult(threat, len(seen), flagged(scores), auroc, roc, at))
     return Detection(
         detector=str(defended.detector.name),
         threshold=None if calibration is None else calibration.threshold,

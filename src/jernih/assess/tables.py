@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from jernih.assess.metrics import FPRS
 from jernih.assess.observations import Observations
 from jernih.assess.result import Assessment, Condition, DetectionResult, Interval, Rate
 from jernih.assess.survey import BARE, Survey
@@ -237,6 +238,7 @@ def _detection(assessment: Assessment) -> pd.DataFrame:
         "detector", "attack", "knowledge", "norm", "eps", "n", "threshold", "nominal_fpr",
         "fpr", "fpr_low", "fpr_high", "tpr", "tpr_low", "tpr_high",
         "auroc", "auroc_low", "auroc_high",
+        *(f"tpr_at_{fpr:g}{end}" for fpr in FPRS for end in ("", "_low", "_high")),
     ]  # fmt: skip
     rows: list[Row] = [
         {
@@ -248,6 +250,7 @@ def _detection(assessment: Assessment) -> pd.DataFrame:
             **_range("fpr", detection.fpr),
             **_range("tpr", result.tpr),
             **_range("auroc", result.auroc),
+            **{k: v for at in result.at for k, v in _range(f"tpr_at_{at.fpr:g}", at.tpr).items()},
         }
         for result in (detection.results if detection else ())
         if detection
