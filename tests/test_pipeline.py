@@ -6,6 +6,7 @@ import html
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -18,6 +19,7 @@ from jernih.assess.survey import Survey
 from jernih.attacks import Attack
 from jernih.cards import publish
 from jernih.pipeline import Pipeline, Reporter
+from jernih.randomness import generator
 from jernih.storage import read_json, sha256_file
 from jernih.types import Threat
 from jernih.validate import InputError
@@ -301,3 +303,46 @@ def test_weights_for_others_and_their_card(tmp_path: Path) -> None:
     assert "Curves of the training: training-classifier" in report
     with pytest.raises(InputError, match="a folder with a trained purifier"):
         publish(tmp_path, "purifier", "x")
+
+
+def test_only_flagged_images_are_restored_in_a_run(tmp_path: Path) -> None:
+    always = Pipeline(small_run(tmp_path)).run()
+    notes = Notes()
+    pipeline = Pipeline(small_run(tmp_path, **{"model.policy": "restore-flagged"}), reporter=notes)
+    found = pipeline.run()
+    assert notes.done() == ["assess"]  # nothing is trained again for it
+    seen, before = found.observations, always.observations
+    assert seen is None
+    assert before is None
+    assert found.models["policy"] == {"name": "restore-flagged"}
+    assert "policy" not in always.models
+    images = pd.read_csv(tmp_path / "run/assess/tables/per_image.csv")
+    oblivious = images[images["knowledge"] == "oblivious"]
+    left = oblivious[~oblivious["flagged"]]
+    assert 0 < len(left) < len(oblivious)
+    assert (left["restored_prediction"] == left["attacked_prediction"]).all()
+    report = (tmp_path / "run/assess/report.html").read_text(encoding="utf-8")
+    assert "are classified as they came" in report
+
+
+def test_a_policy_by_flags_wants_a_detector(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="needs a detector"):
+        small_run(tmp_path, **{"model.policy": "reject-flagged", "model.detector": None})
+
+
+def test_a_detector_that_learns_is_fitted_once(tmp_path: Path) -> None:
+    changes = {"model.detector": {"name": "combination"}, "model.epsilons": [0.1, 0.2]}
+    pipeline = Pipeline(small_run(tmp_path, **changes))
+    first = pipeline.model()
+    assert first.detector is not None
+    assert (tmp_path / "run/model/detector/learnt.safetensors").is_file()
+    notes = Notes()
+    again = Pipeline(small_run(tmp_path, **changes), reporter=notes).model()
+    assert again.detector is not None
+    assert notes.done() == []
+    images = torch.rand(3, 3, 32, 32, generator=generator("fitted once"))
+    assert torch.equal(again.detector(images), first.detector(images))
+    assert again.detector.threshold == first.detector.threshold
+    changed = Pipeline(small_run(tmp_path, **{**changes, "model.epsilons": [0.3]})).model()
+    assert changed.detector is not None
+    assert not torch.equal(changed.detector(images), first.detector(images))

@@ -28,7 +28,7 @@ from jernih.attacks import ATTACKS, UNBOUNDED
 from jernih.data.sources import SOURCES
 from jernih.detectors import DETECTORS
 from jernih.purifiers import PURIFIERS
-from jernih.types import Knowledge
+from jernih.types import Knowledge, Policy
 from jernih.validate import InputError, nearest, parse_eps
 
 Epsilon = Annotated[float, BeforeValidator(functools.partial(parse_eps, most=UNBOUNDED))]
@@ -189,6 +189,13 @@ class Model(Section):
     others: dict[str, OtherPurifier] = {}
     detector: Unit | None = Unit(name="reconstruction-error")
     fpr: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    policy: Policy = "restore"
+
+    @model_validator(mode="after")
+    def _flags_are_there(self) -> Self:
+        if self.policy != "restore" and self.detector is None:
+            raise ValueError("a policy that goes by flags needs a detector")
+        return self
 
 
 class SurveyChoice(Section):

@@ -13,9 +13,9 @@ from jernih.classifiers import Classifier
 from jernih.classifiers.prepare import channels_last
 from jernih.detectors import Detector
 from jernih.purifiers import Purifier
+from jernih.types import Policy
 from jernih.validate import InputError, check_choice, check_images
 
-Policy = Literal["restore", "restore-flagged", "reject-flagged"]
 Action = Literal["as it came", "restored", "rejected"]
 
 

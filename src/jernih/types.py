@@ -10,6 +10,7 @@ from torch import Tensor
 Norm = Literal["linf", "l2", "l1"]
 Knowledge = Literal["oblivious", "adaptive"]
 Needs = Literal["gradients", "scores", "decisions", "nothing"]
+Policy = Literal["restore", "restore-flagged", "reject-flagged"]
 
 
 @dataclass(frozen=True)

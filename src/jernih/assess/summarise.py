@@ -220,15 +220,16 @@ def _detection(
 
 
 def describe_models(defended: Defended) -> dict[str, Any]:
-    """Classifier, purifier and detector (None without one) as plain data."""
+    """Classifier, purifier, detector (None without one) and an unusual policy as plain data."""
     detector = defended.detector
-    return _plain(
-        {
-            "classifier": defended.classifier.description,
-            "purifier": defended.purifier.describe(),
-            "detector": None if detector is None else detector.describe(),
-        }
-    )
+    told = {
+        "classifier": defended.classifier.description,
+        "purifier": defended.purifier.describe(),
+        "detector": None if detector is None else detector.describe(),
+    }
+    if defended.policy != "restore":
+        told["policy"] = {"name": defended.policy}
+    return _plain(told)
 
 
 def _environment(defended: Defended) -> dict[str, Any]:

@@ -43,7 +43,8 @@ class ModelStages(ClassifierStages):
         """Model: classifier, attack check, purifier and detector, as one defended model."""
         _ = self.attack_check()
         detector = self._detector
-        return Defended(self._classifier, self._purifier, detector).eval().to(self.device)
+        defended = Defended(self._classifier, self._purifier, detector, self.config.model.policy)
+        return defended.eval().to(self.device)
 
     def purifiers(self) -> dict[str, Purifier]:
         """The run's purifier as ``"main"``, and the others that it is compared with."""

@@ -95,6 +95,7 @@ class Pipeline(ModelStages):
             models=[self.folder.outputs(part) for part in models],
             published=plain(self.config.published),
             title=self.config.title,
+            **self._policy_key(),
         )
         with self._stage("assess", key) as folder:
             if folder is not None:
@@ -117,8 +118,14 @@ class Pipeline(ModelStages):
 
     def _parts(self, name: str, *stages: str) -> tuple[Path, str]:
         """The folder of measured batches, kept for the next report, and what they depend on."""
-        key = self._key("test", models=[self.folder.outputs(stage) for stage in stages])
+        models = [self.folder.outputs(stage) for stage in stages]
+        key = self._key("test", models=models, **self._policy_key())
         return self.folder.path / "measured" / name, key
+
+    def _policy_key(self) -> dict[str, str]:
+        """Nothing for the usual policy: runs finished before there were others stay finished."""
+        policy = self.config.model.policy
+        return {} if policy == "restore" else {"policy": policy}
 
     def _measure(self, defended: Defended, dataset: ImageDataset) -> Assessment:
         stages = ["model/classifier", "model/purifier"]
