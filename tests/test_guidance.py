@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from jernih.attacks import FGSM, PGD
+from jernih.attacks import FGSM, PGD, Attack
 from jernih.classifiers import Classifier
 from jernih.config import Guidance, Training, Unit
 from jernih.data.unlabelled import unlabelled_files, with_unlabelled
@@ -46,6 +46,27 @@ def test_parts_of_the_loss(shown: Tensor) -> None:
     assert float(divergence) == pytest.approx(float(expected), rel=1e-4)
     features = Guide(classifier, Guidance(pixel_weight=0, logits=0, features=1.0))(other, shown)
     assert float(features) > 0
+
+
+def test_maps_of_the_classifier_are_weighed(shown: Tensor) -> None:
+    with seeded(0):
+        layers = [nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 5, 3), nn.Conv2d(5, 6, 3)]
+        network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2))
+    classifier = Classifier(network, ["a", "b"]).eval().frozen()
+    other = (shown + 0.1).clamp(0, 1)
+    guide = Guide(classifier, Guidance(pixel_weight=0, logits=0, layers=2, layers_weight=3.0))
+    kept: list[Tensor] = []
+    for layer in guide.layers:
+        layer.register_forward_hook(lambda _, __, made: kept.append(made.clone()))
+    classifier(other)
+    classifier(shown)
+    ratios = [(kept[k] - kept[2 + k]).abs().mean() / kept[2 + k].abs().mean() for k in range(2)]
+    expected = 3 * float(ratios[0] + ratios[1]) / 2
+    assert float(guide(other, shown)) == pytest.approx(expected, rel=1e-5)
+    assert float(guide(other, shown, guide.look(shown))) == pytest.approx(expected, rel=1e-5)
+    assert float(guide(shown, shown)) == pytest.approx(0, abs=1e-6)
+    with pytest.raises(InputError, match="at most"):
+        Guide(classifier, Guidance(layers=100))
 
 
 def test_guides_what_pixels_do_not_show(shown: Tensor) -> None:
@@ -108,6 +129,41 @@ def test_training_through_both(
     assert attacked
     assert set(attacked) == {nn.Sequential}
     assert not purifier.training
+
+
+def test_further_attacks_and_bounds(
+    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each batch is of one of the attacks, within the training's own bounds."""
+    asked: list[tuple[str, tuple[float, ...]]] = []
+    for unit in (FGSM, PGD):
+
+        def noting(
+            self: Any, model: Any, images: Any, labels: Any, bounds: Any, **more: Any
+        ) -> list[Tensor]:
+            asked.append((self.name, tuple(bounds)))
+            made: list[Tensor] = Attack.perturb(self, model, images, labels, bounds, **more)
+            return made
+
+        monkeypatch.setattr(unit, "perturb", noting)
+    with seeded(0):
+        classifier = Classifier(Edges(), ["a", "b"]).eval()
+        purifier = UNet(widths=(8,), blocks=(1,))
+    guidance = Guidance(
+        epsilons=(0.02, 0.2), attacks=(Unit.model_validate({"name": "pgd", "steps": 2}),)
+    )
+    fit_purifier(
+        purifier,
+        classifier,
+        FGSM(),
+        [0.05],
+        data,
+        Training(epochs=6, batch_size=4),
+        tmp_path / "run",
+        guidance=guidance,
+    )
+    assert {bounds for name, bounds in asked if name == "fgsm"} == {(0.02, 0.2)}
+    assert {bounds for name, bounds in asked if name == "pgd"} == {(0.02,), (0.2,)}
 
 
 def test_the_rate_rises_and_falls(tmp_path: Path, data: TrainingData) -> None:

@@ -171,7 +171,7 @@ def test_purifier_learns_and_leaves_the_classifier(tmp_path: Path, data: Trainin
         purifier = ConvAutoencoder(widths=(8,))
     rows = history(
         fit_purifier(
-            purifier, classifier, FGSM(), [0.05, 0.1], data, settings(5, lr=0.01), tmp_path / "run"
+            purifier, classifier, FGSM(), [0.05, 0.1], data, settings(6, lr=0.01), tmp_path / "run"
         )
     )
     assert rows[-1]["val_loss"] < 0.7 * rows[0]["val_loss"]

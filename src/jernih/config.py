@@ -79,7 +79,10 @@ class Explore(Section):
 
 
 class Modify(Section):
-    """How images are prepared and varied."""
+    """How images are prepared and varied.
+
+    ``crops`` are sides of random squares to train on by the epoch from which on they hold.
+    """
 
     size: Annotated[int, Field(ge=8, le=2048)] = 224
     fit: Literal["stretch", "crop", "pad"] = "stretch"
@@ -87,6 +90,23 @@ class Modify(Section):
     flip: Annotated[float, Field(ge=0, le=1)] = 0.5
     zoom: tuple[float, float] = (0.9, 1.1)
     brightness: Annotated[float, Field(ge=0, le=1)] = 0.2
+    crops: dict[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=8)]] | None = None
+
+    @model_validator(mode="after")
+    def _crops_begin(self) -> Self:
+        if self.crops is not None and 0 not in self.crops:
+            raise ValueError("crops need a side for epoch 0")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_usual(self, serialise: SerializerFunctionWrapHandler) -> Any:
+        """Runs finished before there were crops stay finished."""
+        return _less(serialise(self), crops=self.crops is None)
+
+
+def _less(plain: dict[str, Any], **usual: bool) -> dict[str, Any]:
+    """Settings without those that are as they were before they existed."""
+    return {name: value for name, value in plain.items() if not usual.get(name)}
 
 
 class Training(Section):
@@ -110,12 +130,7 @@ class Training(Section):
     @model_serializer(mode="wrap")
     def _without_what_is_usual(self, serialise: SerializerFunctionWrapHandler) -> Any:
         """Runs finished before there were schedules and averages stay finished."""
-        plain = serialise(self)
-        if self.schedule == "constant":
-            plain.pop("schedule", None)
-        if self.ema is None:
-            plain.pop("ema", None)
-        return plain
+        return _less(serialise(self), schedule=self.schedule == "constant", ema=self.ema is None)
 
 
 class AdversarialMix(Section):
@@ -131,13 +146,22 @@ class Guidance(Section):
     ``through`` is an attack made through purifier and classifier, for a ``through_share`` of the
     batches; ``labels`` says what attacks are told of each image: its true class, or what the
     classifier makes of it, which leaks no label. ``unlabelled`` is a folder of further images to
-    train with, which asks for predicted labels.
+    train with, which asks for predicted labels. ``layers`` weighs the maps of so many convolutions
+    of the classifier, evenly spread. ``epsilons`` are bounds to train with instead of the model's,
+    ``attacks`` further attacks, of which each batch gets one or the model's. Before epoch
+    ``since`` the training weighs pixels alone, which teaches the network to let images pass;
+    epochs are validated by the whole loss from the first on.
     """
 
     pixel: Literal["mse", "l1", "charbonnier"] = "mse"
     pixel_weight: Annotated[float, Field(ge=0)] = 200.0
     logits: Annotated[float, Field(ge=0)] = 1.0
     features: Annotated[float, Field(ge=0)] = 0.0
+    layers: Annotated[int, Field(ge=0)] = 0
+    layers_weight: Annotated[float, Field(ge=0)] = 1.0
+    epsilons: tuple[Epsilon, ...] | None = None
+    attacks: tuple[Unit, ...] = ()
+    since: Annotated[int, Field(ge=0)] = 0
     labels: Literal["true", "predicted"] = "true"
     through: Unit | None = None
     through_share: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -147,6 +171,10 @@ class Guidance(Section):
     def _labels_are_there(self) -> Self:
         if self.unlabelled is not None and self.labels == "true":
             raise ValueError("unlabelled images have no true labels: set labels to predicted")
+        if self.since and not self.pixel_weight:
+            raise ValueError(
+                "before epoch since pixels alone are weighed: pixel_weight must not be 0"
+            )
         return self
 
 
@@ -171,7 +199,10 @@ class ClassifierChoice(Section):
 
 
 class Model(Section):
-    """Classifier, attack, purifier and detector; training settings of null mean: take as it is."""
+    """Classifier, attack, purifier and detector; training settings of null mean: take as it is.
+
+    ``purifier_weights`` are taken as they are; with ``purifier_start`` the training begins.
+    """
 
     classifier: ClassifierChoice = ClassifierChoice()
     classifier_training: Training | None = Training(
@@ -182,6 +213,7 @@ class Model(Section):
     epsilons: Annotated[tuple[Epsilon, ...], Field(min_length=1)] = (0.01, 0.03, 0.05)
     purifier: Unit = Unit.model_validate({"name": "conv-autoencoder", "widths": [16, 32]})
     purifier_weights: str | None = None
+    purifier_start: str | None = None
     purifier_training: Training | None = Training(epochs=10, batch_size=16)
     clean_share: Share = 0.25
     guidance: Guidance | None = None
@@ -195,6 +227,8 @@ class Model(Section):
     def _flags_are_there(self) -> Self:
         if self.policy != "restore" and self.detector is None:
             raise ValueError("a policy that goes by flags needs a detector")
+        if self.purifier_start is not None and self.purifier_weights is not None:
+            raise ValueError("either purifier_weights to take or purifier_start to train from")
         return self
 
 
@@ -280,6 +314,11 @@ class RunConfig(Section):
         ]
         if model.adversarial_training is not None:
             attacks.append(("model.adversarial_training", model.adversarial_training.attack, ()))
+        if model.guidance is not None:
+            bounds = model.guidance.epsilons or ()
+            through = model.guidance.through
+            trained_on = [model.attack, *model.guidance.attacks, *([through] if through else [])]
+            attacks += [("model.guidance", unit, bounds) for unit in trained_on]
         for where, attack, epsilons in attacks:
             ATTACKS.check(attack.name, attack.options)
             made = ATTACKS.create(attack.name, **attack.options)

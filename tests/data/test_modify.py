@@ -14,7 +14,14 @@ from torchvision.transforms.v2 import functional
 
 from jernih.data.images import read_image, write_png
 from jernih.data.manifest import Manifest, Record
-from jernih.data.modify import Augment, EpochSampler, ImageDataset, Prepare, augmentation_figure
+from jernih.data.modify import (
+    Augment,
+    Crops,
+    EpochSampler,
+    ImageDataset,
+    Prepare,
+    augmentation_figure,
+)
 from jernih.randomness import generator
 from jernih.validate import InputError
 
@@ -244,3 +251,36 @@ def test_augmentation_figure_is_a_picture(manifest: Manifest, tmp_path: Path) ->
 def test_augmentation_figure_of_fewer_images_than_rows(manifest: Manifest, tmp_path: Path) -> None:
     dataset = ImageDataset(manifest.keep(lambda r: r.path.stem == "0"), Prepare(16), Augment())
     assert augmentation_figure(dataset, tmp_path / "one.png").is_file()
+
+
+def test_crops_are_parts_of_the_image() -> None:
+    """A crop as large as asked for is found in the image as it is."""
+    image = noise(40, 60)
+    crops = Crops({0: 40}, seed=1)
+    for index in range(5):
+        cut = crops(image, 0, index)
+        assert cut.shape == (3, 40, 40)
+        assert any(torch.equal(cut, image[:, :, left : left + 40]) for left in range(21))
+
+
+def test_crops_never_add_pixels() -> None:
+    """A checkerboard of single pixels is kept or averaged; enlarged, it would show squares."""
+    board = (torch.arange(64)[:, None] + torch.arange(64)) % 2
+    crops = Crops({0: 16}, seed=2)
+    for index in range(20):
+        cut = crops(board.expand(3, 64, 64).float(), 0, index)
+        across = (cut[:, :, 1:] == cut[:, :, :-1]) & ((cut[:, :, 1:] == 0) | (cut[:, :, 1:] == 1))
+        assert not across.any()
+
+
+def test_crops_change_their_size_with_the_epoch() -> None:
+    crops = Crops({3: 24, 0: 16})
+    assert [crops.size(epoch) for epoch in (0, 2, 3, 9)] == [16, 16, 24, 24]
+    assert crops(noise(30, 50), 4, 0).shape == (3, 24, 24)
+    assert crops(noise(12, 20), 0, 0).shape == (3, 16, 16)  # smaller images are enlarged
+    assert torch.equal(crops(noise(), 1, 7), Crops({3: 24, 0: 16})(noise(), 1, 7))
+    assert not torch.equal(crops(noise(), 1, 7), crops(noise(), 2, 7))
+    with pytest.raises(InputError, match="sizes: expected a side for epoch 0"):
+        Crops({1: 16})
+    with pytest.raises(InputError, match="at least 8 pixels"):
+        Crops({0: 4})

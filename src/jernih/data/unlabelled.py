@@ -36,5 +36,8 @@ def with_unlabelled(dataset: ImageDataset, files: list[Path]) -> ImageDataset:
     manifest = dataset.manifest
     more = tuple(Record(file, manifest.classes[0], "train", "", "") for file in files)
     return ImageDataset(
-        replace(manifest, records=(*manifest.records, *more)), dataset.prepare, dataset.augment
+        replace(manifest, records=(*manifest.records, *more)),
+        dataset.prepare,
+        dataset.augment,
+        dataset.crops,
     )

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from jernih.data.defects import REASONS, Checks
 from jernih.data.explore import Exploration, explore
 from jernih.data.manifest import Manifest
-from jernih.data.modify import Augment, ImageDataset, Prepare, augmentation_figure
+from jernih.data.modify import Augment, Crops, ImageDataset, Prepare, augmentation_figure
 from jernih.data.sample import SplitPlan, sample
 from jernih.data.sources import SOURCES
 from jernih.pipeline.stages import Stages, plain
@@ -94,10 +94,9 @@ class DataStages(Stages):
             settings.brightness,
             seed=self.config.seed,
         )
-        datasets = {
-            name: ImageDataset(manifest.split(name), prepare, augment if name == "train" else None)
-            for name in ("train", "val", "test")
-        }
+        crops = Crops(settings.crops, self.config.seed) if settings.crops else None
+        datasets = {name: ImageDataset(manifest.split(name), prepare) for name in ("val", "test")}
+        datasets["train"] = ImageDataset(manifest.split("train"), prepare, augment, crops)
         with self._stage("modify", key) as folder:
             if folder is not None:
                 augmentation_figure(datasets["train"], folder / "augmented.png")

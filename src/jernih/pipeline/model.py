@@ -58,6 +58,7 @@ class ModelStages(ClassifierStages):
             settings.purifier,
             settings.purifier_weights,
             settings.purifier_training,
+            settings.purifier_start,
         )
 
     @functools.cached_property
@@ -78,7 +79,12 @@ class ModelStages(ClassifierStages):
         return "model/others/" + re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
     def _made_purifier(
-        self, stage: str, choice: Unit, weights: str | None, training: Training | None
+        self,
+        stage: str,
+        choice: Unit,
+        weights: str | None,
+        training: Training | None,
+        start: str | None = None,
     ) -> Purifier:
         """A purifier that is trained, fitted or loaded in a stage of its own."""
         classifier = self._classifier
@@ -89,6 +95,7 @@ class ModelStages(ClassifierStages):
             purifier=plain(choice),
             weights=digest(weights),
             training=plain(training),
+            **({"start": digest(start)} if start else {}),
             clean_share=settings.clean_share,
             **self._guidance_key(),
             attack=plain(settings.attack),
@@ -98,7 +105,7 @@ class ModelStages(ClassifierStages):
             device=self.device,
         )
         prepared = None
-        new = self._new_purifier(choice, weights, training)
+        new = self._new_purifier(choice, weights or start, training)
         trained = new.learns == "by gradient" and training is not None and weights is None
         if trained and settings.attack_once and not self.folder.is_complete(stage, key):
             prepared = (self._adversarial_set("train"), self._adversarial_set("val"))

@@ -16,7 +16,7 @@ from jernih.purifiers import Purifier
 from jernih.randomness import generator
 from jernih.train.adversarial_set import AdversarialSet
 from jernih.train.base import Batch, Task, TrainingData, fit
-from jernih.train.guidance import Guide
+from jernih.train.guidance import Guide, Seen
 from jernih.validate import InputError
 
 
@@ -98,7 +98,7 @@ class _PurifierTask(Task):
         # In a list, the classifier is no submodule: it is neither trained nor checkpointed.
         self.target = [classifier.frozen()]
         self.attack = attack
-        self.epsilons = list(epsilons)
+        self.epsilons = list((guidance and guidance.epsilons) or epsilons)
         self.clean_share = clean_share
         self.trains_on = purifier.trains_on
         self.prepared = prepared
@@ -107,6 +107,10 @@ class _PurifierTask(Task):
         self.through = None
         if guidance and guidance.through:
             self.through = ATTACKS.create(guidance.through.name, **guidance.through.options)
+        self.attacks = [
+            ATTACKS.create(unit.name, **unit.options)
+            for unit in (guidance.attacks if guidance else ())
+        ]
         # For attacks through both; in evaluation mode whatever the purifier is in.
         self.pipeline = [nn.Sequential(purifier, self.target[0])]
 
@@ -115,67 +119,96 @@ class _PurifierTask(Task):
 
     def _attacked(
         self,
+        images: Tensor,
+        labels: Tensor,
+        choice: Tensor,
+        source: torch.Generator,
+    ) -> Tensor:
+        """Each image attacked with the epsilon of its choice; the last choice is none."""
+        through, guidance = self.through, self.guidance
+        target: nn.Module = self.target[0]
+        everyone = torch.arange(len(images))
+        if self.training and guidance is not None:
+            if through and float(torch.rand((), generator=source)) < guidance.through_share:
+                pipeline = self.pipeline[0].eval()
+                try:
+                    made = through.perturb(
+                        pipeline, images, labels, self.epsilons, generator=source
+                    )
+                finally:
+                    self.model.train()
+                return torch.stack([*made, images])[choice, everyone]
+            if self.attacks:
+                drawn = int(torch.randint(len(self.attacks) + 1, (), generator=source))
+                if drawn < len(self.attacks):
+                    # Most attacks do all their work anew for each bound: a batch gets one of them.
+                    bound = int(torch.randint(len(self.epsilons), (), generator=source))
+                    made = self.attacks[drawn].perturb(
+                        target, images, labels, [self.epsilons[bound]], generator=source
+                    )
+                    clean = (choice == len(self.epsilons)).long()
+                    return torch.stack([*made, images])[clean, everyone]
+        made = self.attack.perturb(target, images, labels, self.epsilons, generator=source)
+        return torch.stack([*made, images])[choice, everyone]
+
+    def _shown(
+        self,
         batch: Batch,
         choice: Tensor,
         source: torch.Generator,
         prepared: AdversarialSet | None,
+        seen: Seen | None,
     ) -> Tensor:
-        """Each image attacked with the epsilon of its choice; the last choice is none."""
+        """What the purifier is shown of a batch."""
         images, labels, index = batch
         if prepared is not None:
             return prepared.attacked(images, index, choice)
-        if self.guidance and self.guidance.labels == "predicted":
-            with torch.no_grad():
-                labels = self.target[0](images).argmax(1)
-        made = self._perturb(images, labels, source)
-        return torch.stack([*made, images])[choice, torch.arange(len(images))]
-
-    def _perturb(self, images: Tensor, labels: Tensor, source: torch.Generator) -> list[Tensor]:
-        """The images attacked with every epsilon, on the classifier or through the purifier."""
-        through = self.through
-        if (
-            through is None
-            or self.guidance is None
-            or not self.training
-            or float(torch.rand((), generator=source)) >= self.guidance.through_share
-        ):
-            return self.attack.perturb(
-                self.target[0], images, labels, self.epsilons, generator=source
-            )
-        pipeline = self.pipeline[0].eval()
-        try:
-            return through.perturb(pipeline, images, labels, self.epsilons, generator=source)
-        finally:
-            self.model.train()
+        if self.guidance and self.guidance.labels == "predicted" and seen is not None:
+            labels = seen.log_probabilities.argmax(1)
+        return self._attacked(images, labels, choice, source)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images = batch[0]
         source = generator(self.seed, "purifier", self.current_epoch, batch_idx)
+        seen = self._look(images)
         attacked = images
         if self.trains_on == "attacked":
             shares = torch.full((len(self.epsilons),), (1 - self.clean_share) / len(self.epsilons))
             weights = torch.cat([shares, torch.tensor([self.clean_share])])
             choice = torch.multinomial(weights, len(images), True, generator=source)
-            attacked = self._attacked(
-                batch, choice, source, self.prepared[0] if self.prepared else None
+            attacked = self._shown(
+                batch, choice, source, self.prepared[0] if self.prepared else None, seen
             )
         loss: Tensor
         if self.guide is None:
             loss = self.model.loss(attacked, images, source)  # type: ignore[operator]
+        elif self.guidance is not None and self.current_epoch < self.guidance.since:
+            loss = self.guide.pixels(self.model(attacked), images)
         else:
-            loss = self.guide(self.model(attacked), images)
+            loss = self.guide(self.model(attacked), images, seen)
         self.record({"train_loss": loss}, len(images))
         return loss
+
+    def _look(self, images: Tensor) -> Seen | None:
+        """What the classifier makes of clean images, where the loss or the attack wants it."""
+        if self.guide is None:
+            return None
+        with torch.no_grad():
+            return self.guide.look(images)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images, labels, index = batch
         source = generator(self.seed, "purifier-val", batch_idx)
         choice = index.cpu() % len(self.epsilons)
-        attacked = self._attacked(
-            batch, choice, source, self.prepared[1] if self.prepared else None
+        seen = self._look(images)
+        attacked = self._shown(
+            batch, choice, source, self.prepared[1] if self.prepared else None, seen
         )
         restored = self.model(attacked)
         accuracy = (self.target[0](restored).argmax(1) == labels).float().mean()
-        measure = self.guide or functional.mse_loss
-        loss = measure(restored, images)
+        loss = (
+            self.guide(restored, images, seen)
+            if self.guide
+            else functional.mse_loss(restored, images)
+        )
         self.record({"val_loss": loss, "val_accuracy": accuracy}, len(images))
