@@ -32,20 +32,20 @@ class Block(nn.Module):
 
 @PURIFIERS.register("unet")
 class UNet(Purifier):
-    """Residual U-Net on rearranged pixels: output = input + prediction.
+    """Residual U-Net: output = input + prediction.
 
-    The image is first rearranged from (3, H, W) to (3s², H/s, W/s) (pixel unshuffle, Shi et al.,
-    arXiv:1609.05158), so that all convolutions work at a coarse resolution, where they cost little.
-    Each stage of the encoder halves the resolution once more; the decoder adds the encoder's maps
-    on its way back up (Ronneberger et al., arXiv:1505.04597). The last layer starts at zero: an
-    untrained network gives its input back. Images of any size are padded by reflection and cut
-    back. There is no normalisation layer: an image's result does not depend on its batch, and on
-    contrast it depends as it may learn to.
+    Each stage of the encoder halves the resolution; the decoder adds the encoder's maps on its way
+    back up (Ronneberger et al., arXiv:1505.04597). The last layer starts at zero: an untrained
+    network gives its input back. With ``shuffle`` the image is first rearranged from (3, H, W) to
+    (3s², H/s, W/s) (pixel unshuffle, Shi et al., arXiv:1609.05158), so that all convolutions work
+    at a coarser resolution, where they cost less. Images of any size are padded by reflection and
+    cut back. There is no normalisation layer: an image's result does not depend on its batch, and
+    on contrast it depends as it may learn to.
 
     Args:
         widths: channels of the stages, from the finest on.
         blocks: residual blocks of each stage of the encoder; the decoder has one in each.
-        shuffle: s, the side of the squares of pixels rearranged into channels.
+        shuffle: s, the side of the squares of pixels rearranged into channels; 1 for none.
 
     Raises:
         InputError: for no stages, other than one number of blocks a stage, or counts below one.
@@ -62,9 +62,9 @@ class UNet(Purifier):
 
     def __init__(
         self,
-        widths: Sequence[int] = (48, 80, 112),
-        blocks: Sequence[int] = (1, 1, 2),
-        shuffle: int = 4,
+        widths: Sequence[int] = (16, 32, 64, 96),
+        blocks: Sequence[int] = (1, 1, 1, 1),
+        shuffle: int = 1,
     ) -> None:
         super().__init__()
         if not widths or min(widths) < 1:
@@ -119,10 +119,14 @@ class UNet(Purifier):
 
 @PURIFIERS.register("jernih-s")
 class JernihS(UNet):
-    """The small :class:`UNet`, under 1 M parameters: about as much work as a MobileNetV2."""
+    """The small :class:`UNet`, under half a million parameters.
+
+    It works on whole pixels: in the same training time networks on pixels rearranged by 2 or by 4
+    restored far less.
+    """
 
     def __init__(self) -> None:
-        super().__init__((48, 80, 112), (1, 1, 2))
+        super().__init__((16, 32, 64, 96), (1, 1, 1, 1), 1)
 
 
 @PURIFIERS.register("jernih-m")
@@ -130,4 +134,4 @@ class JernihM(UNet):
     """The medium :class:`UNet`, under 4 M parameters."""
 
     def __init__(self) -> None:
-        super().__init__((64, 128, 224), (1, 2, 2))
+        super().__init__((24, 64, 128, 224), (1, 1, 2, 2), 1)
