@@ -134,7 +134,7 @@ class Crops:
         short = min(height, width)
         side = short if short <= size else size + _draw(short - size, source)
         top, left = _draw(height - side, source), _draw(width - side, source)
-        cut = functional.crop(image, top, left, side, side)
+        cut: Tensor = image[:, top : top + side, left : left + side]
         if side != size:
             cut = functional.resize(cut, [size, size], antialias=True)
         return cut.clamp(0, 1)
