@@ -28,7 +28,7 @@ from tests.helpers import small_run, striped_folder
 
 COMMANDS = [
     "run", "sample", "explore", "modify", "model", "assess", "attack", "list", "publish",
-    "purify", "certify", "version",
+    "purify", "certify", "leaderboard", "version",
 ]  # fmt: skip
 
 
@@ -114,6 +114,9 @@ def test_publish(config: Path, tmp_path: Path, jernih_command: Any) -> None:
     assert code == 0
     assert "mine.json" in out
     assert sorted(path.name for path in weights.iterdir()) == ["mine.json", "mine.safetensors"]
+    page = tmp_path / "page.md"
+    assert jernih_command("leaderboard", str(weights), "--out", str(page))[0] == 0
+    assert "### mine" in page.read_text(encoding="utf-8")
     wrong = jernih_command("publish", run, "purifyer", "mine")
     assert "one of 'classifier', 'purifier'" in error_of(wrong)
     nowhere = jernih_command("publish", str(tmp_path / "none"), "classifier", "mine")

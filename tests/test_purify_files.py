@@ -128,8 +128,9 @@ def test_find_purifier(tmp_path: Path) -> None:
     found = find_purifier(tmp_path / "s.safetensors")
     assert torch.equal(found(images), purifier.eval()(images))
     assert find_purifier(name="jpeg", options={"quality": 20}).describe()["quality"] == 20
+    assert find_purifier().describe() == find_purifier("jernih-s-imagenet").describe()
     for arguments, message in (
-        ({}, "either weights or a name; got neither"),
+        ({"options": {"a": 1}}, "none beside weights"),
         ({"weights": "x", "name": "jpeg"}, "got both"),
         ({"name": "jernih-s"}, "weights for 'jernih-s', which learns"),
         ({"weights": tmp_path / "s.safetensors", "options": {"a": 1}}, "none beside weights"),

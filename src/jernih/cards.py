@@ -13,6 +13,8 @@ import yaml
 
 from jernih import __version__
 from jernih.assess import Assessment
+from jernih.assess.result import Rate
+from jernih.assess.survey import BARE, Survey
 from jernih.assess.words import format_threat
 from jernih.classifiers import restore_classifier
 from jernih.data.manifest import Manifest
@@ -121,21 +123,51 @@ def _history(file: Path) -> list[dict[str, Any]]:
 
 
 def _figures(folder: Path) -> list[dict[str, Any]]:
-    """Accuracies of an assessment, each with its threat model, n and interval."""
+    """Accuracies of an assessment and its surveys, each with its threat model, n and interval.
+
+    A survey's figure stays away where the assessment has one of the same images and threat model.
+    """
     file = folder / "assessment.json"
     if not file.is_file():
         return []
     assessment = Assessment.load(file)
-    return [
-        {
+    figures = []
+    for condition in assessment.conditions:
+        figure = {
             "images": condition.which,
             "threat": format_threat(condition.threat, assessment.attack),
-            "n": condition.n,
-            "accuracy": condition.accuracy.value,
-            "low": condition.accuracy.low,
-            "high": condition.accuracy.high,
-            "level": condition.accuracy.level,
+            **_rate(condition.accuracy),
             "balanced_accuracy": condition.balanced_accuracy.value,
         }
-        for condition in assessment.conditions
-    ]
+        if condition.accuracy_8bit is not None:
+            figure["accuracy_8bit"] = condition.accuracy_8bit.value
+        if condition.quality is not None and condition.quality.psnr.mean is not None:
+            figure["psnr"] = condition.quality.psnr.mean
+        figures.append(figure)
+    told = {(figure["images"], figure["threat"]) for figure in figures}
+    for number in sorted((folder / "surveys").glob("survey-*.json")):
+        survey = Survey.load(number)
+        for row in survey.rows:
+            images = {BARE: "attacked", "main": "restored"}.get(row.purifier)
+            threat = format_threat(row.threat, survey.attack_name)
+            if images and row.threat and (images, threat) not in told:
+                told.add((images, threat))
+                figures.append(
+                    {
+                        "images": images,
+                        "threat": threat,
+                        **_rate(row.accuracy),
+                        "balanced_accuracy": row.balanced_accuracy,
+                    }
+                )
+    return figures
+
+
+def _rate(rate: Rate) -> dict[str, Any]:
+    return {
+        "n": rate.n,
+        "accuracy": rate.value,
+        "low": rate.low,
+        "high": rate.high,
+        "level": rate.level,
+    }

@@ -316,7 +316,7 @@ def attack(
 
 @app.command(
     help=_example(
-        "purify photo.png --out restored --weights weights/purifier.safetensors",
+        "purify photo.png --out restored",
         "Restore an image file, or all of a folder, with a purifier; no classifier is needed. "
         "Images keep their size and name and are written as PNG.",
     )
@@ -325,7 +325,12 @@ def purify(
     source: Annotated[Path, typer.Argument(metavar="IN", help="An image file or a folder.")],
     target: Annotated[Path, typer.Option("--out", help="A folder, or a PNG file for one image.")],
     weights: Annotated[
-        Path | None, typer.Option("--weights", help="A trained purifier (.safetensors).")
+        str | None,
+        typer.Option(
+            "--weights",
+            help="A trained purifier (.safetensors), or one that comes with Jernih, by its name: "
+            "jernih list weights.",
+        ),
     ] = None,
     name: Annotated[
         str | None,
@@ -418,7 +423,7 @@ def certify(
     help=_example("list attacks", "List what can be named in a config."),
 )
 def list_units(
-    kind: Annotated[str, typer.Argument(help="attacks, purifiers, detectors or sources.")],
+    kind: Annotated[str, typer.Argument(help="attacks, purifiers, detectors, sources or weights.")],
 ) -> None:
     from jernih.attacks import ATTACKS
     from jernih.data.sources import SOURCES
@@ -431,7 +436,10 @@ def list_units(
         "purifiers": PURIFIERS,
         "sources": SOURCES,
     }
-    check_choice("kind", kind, list(registries))
+    check_choice("kind", kind, [*registries, "weights"])
+    if kind == "weights":
+        out.print(_weights_table())
+        return
     if kind == "attacks":
         out.print(_attack_table())
         return
@@ -458,6 +466,17 @@ def _attack_table() -> Table:
             "yes" if attack.targetable else "no",
             attack.reference,
         )
+    return table
+
+
+def _weights_table() -> Table:
+    from jernih.shipped import FOLDER, shipped_card, shipped_names
+
+    table = Table("name", "purifier", "parameters", "trained in", title="Weights")
+    for name in shipped_names():
+        card = shipped_card(name)
+        table.add_row(name, card["unit"]["name"], f"{card['parameters']:,}", card["command"])
+    table.caption = f"{FOLDER}: a card of figures beside each"
     return table
 
 
@@ -491,6 +510,21 @@ def publish(
         notes=notes,
     )
     out.print(f"Card: {card}", soft_wrap=True)
+
+
+@app.command(
+    help=_example(
+        "leaderboard weights src/jernih/shipped --out docs/leaderboard.md",
+        "Write a page of purifiers beside each other, from the cards in some folders.",
+    )
+)
+def leaderboard(
+    folders: Annotated[list[Path], typer.Argument(help="Folders with cards.")],
+    target: Annotated[Path, typer.Option("--out", help="The page, in Markdown.")],
+) -> None:
+    from jernih.leaderboard import write_leaderboard
+
+    out.print(f"Page: {write_leaderboard(folders, target)}", soft_wrap=True)
 
 
 @app.command(help=_example("version", "Print the version."))

@@ -9,6 +9,7 @@ from typing import Any
 
 from jernih.purifiers.base import PURIFIERS, Purifier
 from jernih.randomness import seeded
+from jernih.shipped import DEFAULT, shipped_names, shipped_weights
 from jernih.validate import InputError
 from jernih.weights import load_into, read_card, read_weights, write_weights
 
@@ -21,9 +22,15 @@ def save_purifier(purifier: Purifier, path: str | os.PathLike[str]) -> Path:
 def restore_purifier(path: str | os.PathLike[str]) -> Purifier:
     """Load a purifier that :func:`save_purifier` wrote, in evaluation mode.
 
+    Args:
+        path: the file, or the name of weights that come with the package
+            (:func:`jernih.shipped.shipped_names`).
+
     Raises:
         InputError: when the file is absent, damaged, or holds no purifier.
     """
+    if str(path) in shipped_names():
+        path = shipped_weights(str(path))
     state = read_weights(path)
     card = read_card(path)
     if "name" not in card or "classes" in card:
@@ -42,19 +49,22 @@ def find_purifier(
 ) -> Purifier:
     """A purifier by its weights, or by its name where it learns nothing; in evaluation mode.
 
+    Without either it is the default of the trained ones that come with the package.
+
     Args:
-        weights: a file that :func:`save_purifier` wrote.
+        weights: a file that :func:`save_purifier` wrote, or the name of weights that come with the
+            package.
         name: the name of a purifier that learns nothing.
         options: options of the purifier so named.
 
     Raises:
-        InputError: for neither or both of weights and name, options beside weights, and a purifier
-            that has to learn without weights.
+        InputError: for both weights and name, options without a name, and a purifier that has to
+            learn without weights.
     """
-    if (weights is None) == (name is None):
-        raise InputError(
-            "purifier", "either weights or a name", "neither" if name is None else "both"
-        )
+    if weights is not None and name is not None:
+        raise InputError("purifier", "either weights or a name", "both")
+    if name is None and weights is None:
+        weights = DEFAULT
     if weights is not None:
         if options:
             raise InputError("options", "none beside weights", ", ".join(options))
