@@ -10,7 +10,7 @@ import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -444,8 +444,14 @@ def _explained(error: ValidationError) -> InputError:
 
 def _section_at(location: Sequence[int | str]) -> type[BaseModel]:
     section: type[BaseModel] = RunConfig
-    for part in location:
-        field = section.model_fields[str(part)]
-        options = getattr(field.annotation, "__args__", (field.annotation,))
-        section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    parts = iter(location)
+    for part in parts:
+        held = section.model_fields[str(part)].annotation
+        section = next(
+            option
+            for option in get_args(held) or (held,)
+            if isinstance(option, type) and issubclass(option, BaseModel)
+        )
+        if get_origin(held) in (tuple, dict):
+            next(parts, None)  # a place or a name, which no section has as a key
     return section
