@@ -418,16 +418,20 @@ def certify(
     help=_example("list attacks", "List what can be named in a config."),
 )
 def list_units(
-    kind: Annotated[str, typer.Argument(help="attacks, purifiers, detectors or sources.")],
+    kind: Annotated[
+        str, typer.Argument(help="attacks, purifiers, detectors, harmless or sources.")
+    ],
 ) -> None:
     from jernih.attacks import ATTACKS
     from jernih.data.sources import SOURCES
     from jernih.detectors import DETECTORS
+    from jernih.harmless import HARMLESS
     from jernih.purifiers import PURIFIERS
 
     registries: dict[str, Any] = {
         "attacks": ATTACKS,
         "detectors": DETECTORS,
+        "harmless": HARMLESS,
         "purifiers": PURIFIERS,
         "sources": SOURCES,
     }
