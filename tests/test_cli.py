@@ -22,6 +22,7 @@ from jernih import cli
 from jernih.attacks import ATTACKS
 from jernih.classifiers import save_classifier
 from jernih.data.sources import SOURCES
+from jernih.harmless import HARMLESS
 from jernih.terminal import TerminalReporter
 from tests.attack_files.conftest import stripes_classifier
 from tests.helpers import small_run, striped_folder
@@ -208,7 +209,7 @@ def test_attack_refuses(
 
 
 def test_lists(jernih_command: Any) -> None:
-    for kind, registry in (("attacks", ATTACKS), ("sources", SOURCES)):
+    for kind, registry in (("attacks", ATTACKS), ("sources", SOURCES), ("harmless", HARMLESS)):
         code, out, _ = jernih_command("list", kind)
         assert code == 0
         assert all(name in out for name in registry.names())

@@ -50,6 +50,8 @@ def test_overrides(tmp_path: Path) -> None:
     [
         ("model.epsilon=[0.1]", r"model\.epsilon: expected a key that exists .*'epsilons'"),
         ("modle.fpr=0.1", r"nearest: 'model'"),
+        ("assess.surveys=[{title: t, epsilons: [1], limits: 1}]", r"surveys\.0\.limits.*'limit'"),
+        ("model.others={x: {purifier: {name: jpeg}, weight: w}}", r"others\.x\.weight.*'weights'"),
         ("model.classifier_training.learning_rate=1", "a key that exists"),
         ("model.epsilons=[-0.1]", r"model\.epsilons\.0: expected a number in \[0, .*\]; got -0\.1"),
         ("model.epsilons=[1.5]", r"model\.epsilons\.0: expected a number in \[0, 1\]; got 1\.5"),

@@ -15,6 +15,7 @@ import jernih.pipeline.data
 import jernih.pipeline.model
 import jernih.pipeline.semma
 from jernih.assess import Assessment
+from jernih.assess.detection_result import DetectionSurvey
 from jernih.assess.survey import Survey
 from jernih.attacks import Attack
 from jernih.cards import publish
@@ -279,7 +280,7 @@ def test_a_study_stands_beside_its_published_figures(
     given: list[Any] = []
     monkeypatch.setattr(jernih.pipeline.semma, "find_warnings", lambda *some: given.extend(some))
     again.findings()
-    assert given == [before, surveys]
+    assert given == [before, surveys, []]
 
 
 def test_weights_for_others_and_their_card(tmp_path: Path) -> None:
@@ -346,3 +347,84 @@ def test_a_detector_that_learns_is_fitted_once(tmp_path: Path) -> None:
     changed = Pipeline(small_run(tmp_path, **{**changes, "model.epsilons": [0.3]})).model()
     assert changed.detector is not None
     assert not torch.equal(changed.detector(images), first.detector(images))
+
+
+DETECTION: dict[str, Any] = {
+    "title": "Detectors side by side",
+    "detectors": {
+        "error, L2": {"name": "reconstruction-error"},
+        "change": {"name": "prediction-change"},
+        "together": {"name": "combination"},
+    },
+    "attacks": [
+        {"attack": {"name": "fgsm"}, "epsilons": [0.1, 0.2]},
+        {"attack": {"name": "deepfool"}, "epsilons": [5]},
+    ],
+    "harmless": [{"name": "gaussian-noise", "std": 0.05}, {"name": "jpeg", "quality": 50}],
+    "limit": 12,
+}
+
+
+def test_a_detection_survey_in_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {"model.detector": {"name": "prediction-change"}, "assess.detection": [DETECTION]}
+    first = Pipeline(small_run(tmp_path, **changes))
+    before = first.run()
+    folder = tmp_path / "run"
+    found = DetectionSurvey.load(folder / "assess/surveys/detection-1.json")
+    assert (found.n, found.of, list(found.detectors)) == (
+        12,
+        16,
+        ["error, L2", "change", "together"],
+    )
+    assert [row.attack_name for row in found.attacked] == ["fgsm", "fgsm", "deepfool-50"]
+    assert len(found.harmless) == 3
+    # The model's own detector is not made twice.
+    made = {path.name.rpartition("-")[0] for path in (folder / "model/detectors").iterdir()}
+    assert made == {"reconstruction-error", "combination"}
+    own = first.model().detector
+    assert own is not None
+    assert found.detectors["change"].threshold == own.threshold
+    report = html.unescape((folder / "assess/report.html").read_text(encoding="utf-8"))
+    report = report.replace("\N{NO-BREAK SPACE}", " ")
+    for words in (
+        "Detectors side by side: harmless changes",
+        "gaussian-noise, std 0.05",
+        "n = 12 drawn at random from 16, 95 % intervals",
+        "oblivious deepfool",
+        "together (combination, detectors reconstruction-error + ",
+    ):
+        assert words in report, words
+    frame = pd.read_csv(folder / "assess/surveys/detection-1.csv")
+    assert len(frame) == 3 * (3 + 3)
+    for finding in first.findings():
+        assert finding.text in report
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("nothing is attacked any more")
+
+    # Another title makes another report, but nothing is measured again for it.
+    monkeypatch.setattr(Attack, "perturb", refuse)
+    named = {**changes, "assess.detection": [{**DETECTION, "title": "Another title"}]}
+    notes = Notes()
+    assert Pipeline(small_run(tmp_path, **named), reporter=notes).run() == before
+    assert notes.done() == ["assess"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"detectors": {}}, "detectors"),
+        ({"detectors": {"a": {"name": "reconstruction-eror"}}}, "reconstruction-error"),
+        ({"detectors": {"a": {"name": "combination", "normm": "l1"}}}, "normm"),
+        ({"attacks": [{"attack": {"name": "fgsm"}, "epsilons": []}]}, "epsilons"),
+        (
+            {"harmless": [{"name": "jpeg", "quality": 500}]},
+            r"quality: expected a number in \[1, 100\]",
+        ),
+    ],
+)
+def test_detection_surveys_that_cannot_be(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises((InputError, ValueError), match=message):
+        small_run(tmp_path, **{"assess.detection": [{**DETECTION, **changes}]})

@@ -423,16 +423,20 @@ def certify(
     help=_example("list attacks", "List what can be named in a config."),
 )
 def list_units(
-    kind: Annotated[str, typer.Argument(help="attacks, purifiers, detectors, sources or weights.")],
+    kind: Annotated[
+        str, typer.Argument(help="attacks, purifiers, detectors, harmless, sources or weights.")
+    ],
 ) -> None:
     from jernih.attacks import ATTACKS
     from jernih.data.sources import SOURCES
     from jernih.detectors import DETECTORS
+    from jernih.harmless import HARMLESS
     from jernih.purifiers import PURIFIERS
 
     registries: dict[str, Any] = {
         "attacks": ATTACKS,
         "detectors": DETECTORS,
+        "harmless": HARMLESS,
         "purifiers": PURIFIERS,
         "sources": SOURCES,
     }

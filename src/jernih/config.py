@@ -10,7 +10,7 @@ import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -27,6 +27,7 @@ from pydantic import (
 from jernih.attacks import ATTACKS, UNBOUNDED
 from jernih.data.sources import SOURCES
 from jernih.detectors import DETECTORS
+from jernih.harmless import HARMLESS
 from jernih.purifiers import PURIFIERS
 from jernih.types import Knowledge, Policy
 from jernih.validate import InputError, nearest, parse_eps
@@ -243,6 +244,26 @@ class SurveyChoice(Section):
     limit: Annotated[int, Field(ge=1)] | None = None
 
 
+class DetectionAttack(Section):
+    """An attack on the classifier alone, and its bounds."""
+
+    attack: Unit = Unit(name="fgsm")
+    epsilons: Annotated[tuple[Epsilon, ...], Field(min_length=1)]
+
+
+class DetectionSurveyChoice(Section):
+    """Several detectors compared on attacks that none was fitted to, and on harmless changes.
+
+    They are fitted and calibrated like the model's own, at its ``fpr``.
+    """
+
+    title: Annotated[str, Field(min_length=1)]
+    detectors: Annotated[dict[str, Unit], Field(min_length=1)]
+    attacks: tuple[DetectionAttack, ...] = ()
+    harmless: tuple[Unit, ...] = ()
+    limit: Annotated[int, Field(ge=1)] | None = None
+
+
 class WantedRecall(Section):
     """A class that must not be missed, and the share of it that has to be found."""
 
@@ -282,7 +303,13 @@ class Assess(Section):
     batch_size: Annotated[int, Field(ge=1)] = 32
     level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     surveys: tuple[SurveyChoice, ...] = ()
+    detection: tuple[DetectionSurveyChoice, ...] = ()
     wanted_recall: WantedRecall | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_usual(self, serialise: SerializerFunctionWrapHandler) -> Any:
+        """Runs finished before there were detection surveys stay finished."""
+        return _less(serialise(self), detection=not self.detection)
 
 
 class RunConfig(Section):
@@ -312,6 +339,11 @@ class RunConfig(Section):
             (f"assess.surveys.{place}", survey.attack, survey.epsilons)
             for place, survey in enumerate(self.assess.surveys)
         ]
+        attacks += [
+            (f"assess.detection.{place}.attacks.{number}", choice.attack, choice.epsilons)
+            for place, survey in enumerate(self.assess.detection)
+            for number, choice in enumerate(survey.attacks)
+        ]
         if model.adversarial_training is not None:
             attacks.append(("model.adversarial_training", model.adversarial_training.attack, ()))
         if model.guidance is not None:
@@ -330,9 +362,13 @@ class RunConfig(Section):
                 )
         for purifier in (model.purifier, *(other.purifier for other in model.others.values())):
             PURIFIERS.check(purifier.name, purifier.options)
-        if model.detector is not None:
-            options = {"classifier": None, "purifier": None, **model.detector.options}
-            DETECTORS.check(model.detector.name, options)
+        surveys = self.assess.detection
+        detectors = [unit for survey in surveys for unit in survey.detectors.values()]
+        for detector in (*detectors, *([model.detector] if model.detector else [])):
+            options = {"classifier": None, "purifier": None, **detector.options}
+            DETECTORS.check(detector.name, options)
+        for change in (unit for survey in surveys for unit in survey.harmless):
+            HARMLESS.create(change.name, **change.options)
 
 
 def load_config(
@@ -444,8 +480,14 @@ def _explained(error: ValidationError) -> InputError:
 
 def _section_at(location: Sequence[int | str]) -> type[BaseModel]:
     section: type[BaseModel] = RunConfig
-    for part in location:
-        field = section.model_fields[str(part)]
-        options = getattr(field.annotation, "__args__", (field.annotation,))
-        section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    parts = iter(location)
+    for part in parts:
+        held = section.model_fields[str(part)].annotation
+        section = next(
+            option
+            for option in get_args(held) or (held,)
+            if isinstance(option, type) and issubclass(option, BaseModel)
+        )
+        if get_origin(held) in (tuple, dict):
+            next(parts, None)  # a place or a name, which no section has as a key
     return section

@@ -116,10 +116,6 @@ class Defended(nn.Module):
         channels_last(purifier)
         detector = None
         if self.detector is not None:
-            detector = type(self.detector)(
-                **{**self.detector.options, "classifier": classifier, "purifier": purifier}
-            )
-            detector.restore_learnt(self.detector.learnt())
-            detector.calibration = self.detector.calibration
+            detector = self.detector.made_for(classifier, purifier)
         made = type(self)(classifier, purifier, detector, self.policy)
         return made.eval().requires_grad_(False)

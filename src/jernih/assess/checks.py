@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from jernih.assess.detection_result import DetectionSurvey
+from jernih.assess.false_alarms import false_alarms
 from jernih.assess.masking import MASKING, measured_in, measured_in_survey
 from jernih.assess.result import Assessment, Condition, Finding, Severity, Which
 from jernih.assess.survey import Survey
@@ -31,12 +33,17 @@ FEW = 100
 Check = Callable[[Assessment], Iterator[tuple[Severity, str]]]
 
 
-def find_warnings(assessment: Assessment, surveys: Sequence[Survey] = ()) -> tuple[Finding, ...]:
+def find_warnings(
+    assessment: Assessment,
+    surveys: Sequence[Survey] = (),
+    detections: Sequence[DetectionSurvey] = (),
+) -> tuple[Finding, ...]:
     """Run all checks; the serious findings come first.
 
     Args:
         assessment: what to look at.
         surveys: further results of the same classifier, to hold its attacks against.
+        detections: what detectors make of its images.
     """
     order: tuple[Severity, ...] = ("serious", "caution", "note")
     found = [
@@ -51,6 +58,11 @@ def find_warnings(assessment: Assessment, surveys: Sequence[Survey] = ()) -> tup
         Finding(name, severity, text)
         for name, compare in MASKING.items()
         for severity, text in compare(measured)
+    ]
+    found += [
+        Finding("alarms on harmless changes", severity, text)
+        for detection in detections
+        for severity, text in false_alarms(detection)
     ]
     return tuple(sorted(found, key=lambda finding: order.index(finding.severity)))
 

@@ -16,6 +16,13 @@ from rich.table import Table
 
 from jernih.assess import words
 from jernih.assess.checks import find_warnings
+from jernih.assess.detection_result import DetectionSurvey
+from jernih.assess.detection_tables import (
+    attacked_rows,
+    detection_frame,
+    harmless_rows,
+    thresholds_told,
+)
 from jernih.assess.figures import (
     Plot,
     catalogue,
@@ -58,6 +65,7 @@ class Background:
         compared: its figures beside the measured ones.
         study_notes: what to know about them.
         surveys: further measurements of accuracies.
+        detections: what several detectors find, and their false alarms.
         thresholds: decision thresholds for a wanted recall, by which model they are for.
         layers: tables of layers by what they are of.
         areas: PNG files of the areas that mattered to the classifier, by caption.
@@ -73,6 +81,7 @@ class Background:
     compared: Sequence[ComparedFigure] = ()
     study_notes: Sequence[str] = ()
     surveys: Sequence[Survey] = ()
+    detections: Sequence[DetectionSurvey] = ()
     thresholds: Mapping[str, OperatingPoint] = field(default_factory=dict)
     layers: Mapping[str, str] = field(default_factory=dict)
     areas: Mapping[str, Path] = field(default_factory=dict)
@@ -107,6 +116,10 @@ def write_report(
             path = folder / "figures" / f"survey-{number}.png"
             title = f"{survey.title} ({survey.attack_name}, n = {survey.n})"
             sweeps[survey.title] = save_figure(draw_sweep(survey, title), path)
+    for number, detection in enumerate(told.detections, start=1):
+        detection.save(folder / "surveys" / f"detection-{number}.json")
+        frame = detection_frame(detection).to_csv(index=False, lineterminator="\n")
+        write_text(folder / "surveys" / f"detection-{number}.csv", frame)
     assessment.save(folder / "assessment.json")
     return write_text(folder / "report.html", render(assessment, figures, curves, told, sweeps))
 
@@ -136,12 +149,15 @@ def render(
         steady=_steady,
         percent=words.percent,
     )
+    beside = bool(told.surveys or told.detections)
     plots = [plot for plot in catalogue(assessment) if plot.key in figures]
     page = environment.get_template("report.html.j2").render(
         a=assessment,
         told=told,
         verdict=words.verdict(assessment),
-        findings=find_warnings(assessment, told.surveys) if told.surveys else assessment.warnings,
+        findings=find_warnings(assessment, told.surveys, told.detections)
+        if beside
+        else assessment.warnings,
         columns=SUMMARY_COLUMNS,
         dash=words.DASH,
         rows=summary_rows(assessment),
@@ -150,6 +166,10 @@ def render(
         figures=figures,
         curves=curves,
         surveys=[(survey, *survey_rows(survey)) for survey in told.surveys],
+        detections=[
+            (found, thresholds_told(found), attacked_rows(found), harmless_rows(found))
+            for found in told.detections
+        ],
         sweeps=sweeps or {},
         named=lambda threat: words.format_threat(threat, assessment.attack),
     )

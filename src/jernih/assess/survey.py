@@ -22,6 +22,7 @@ from jernih.assess.observations import Array, load_part, save_part
 from jernih.assess.plan import AssessmentPlan
 from jernih.assess.result import ClassScores, Rate
 from jernih.assess.statistics import rate
+from jernih.assess.words import format_attack
 from jernih.classifiers import Classifier
 from jernih.defended import Defended
 from jernih.purifiers import Purifier
@@ -88,8 +89,7 @@ class Survey:
     @property
     def attack_name(self) -> str:
         """The attack's name with its number of steps, such as ``"pgd-40"``."""
-        steps = self.attack.get("steps")
-        return f"{self.attack['name']}-{steps}" if steps else str(self.attack["name"])
+        return format_attack(self.attack)
 
     @property
     def threats(self) -> tuple[Threat, ...]:
@@ -127,10 +127,15 @@ class SurveyPlan:
 
     def drawn(self, size: int) -> list[int]:
         """The positions of the images of a data set of ``size`` that the survey looks at."""
-        if self.limit is None or self.limit >= size:
-            return list(range(size))
-        source = generator(self.assessment.seed, "survey", self.limit)
-        return sorted(torch.randperm(size, generator=source)[: self.limit].tolist())
+        return drawn(size, self.limit, self.assessment.seed)
+
+
+def drawn(size: int, limit: int | None, seed: int) -> list[int]:
+    """The positions of so many images of ``size``, in order; the same in every survey of a run."""
+    if limit is None or limit >= size:
+        return list(range(size))
+    source = generator(seed, "survey", limit)
+    return sorted(torch.randperm(size, generator=source)[:limit].tolist())
 
 
 def survey(

@@ -105,9 +105,9 @@ def survey_frame(survey: Survey) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "purifier": row.purifier,
-            **_threat(row.threat, survey.attack_name),
+            **threat_columns(row.threat, survey.attack_name),
             "n": row.n,
-            **_range("accuracy", row.accuracy),
+            **rate_columns("accuracy", row.accuracy),
             "balanced_accuracy": row.balanced_accuracy,
             **{f"recall_{scores.name}": scores.recall for scores in row.recall},
             "top_prediction": row.top_prediction,
@@ -151,7 +151,8 @@ def write_tables(assessment: Assessment, folder: Path) -> dict[str, Path]:
     }
 
 
-def _threat(threat: Threat | None, attack: str) -> Row:
+def threat_columns(threat: Threat | None, attack: str) -> Row:
+    """The columns that tell a threat model from others."""
     if threat is None:
         return {"attack": "none", "knowledge": "", "norm": "", "eps": 0.0}
     return {
@@ -162,7 +163,8 @@ def _threat(threat: Threat | None, attack: str) -> Row:
     }
 
 
-def _range(name: str, found: Rate | Interval | None) -> Row:
+def rate_columns(name: str, found: Rate | Interval | None) -> Row:
+    """A figure and the two ends of its interval."""
     parts = (None, None, None) if found is None else (found.value, found.low, found.high)
     return dict(zip((name, f"{name}_low", f"{name}_high"), parts, strict=True))
 
@@ -174,18 +176,18 @@ def _summary(assessment: Assessment) -> Iterator[Row]:
         quality = c.quality
         yield {
             "images": c.which,
-            **_threat(c.threat, c.attack),
+            **threat_columns(c.threat, c.attack),
             "n": c.n,
-            **_range("accuracy", c.accuracy),
-            **_range("accuracy_8bit", c.accuracy_8bit),
-            **_range("balanced_accuracy", c.balanced_accuracy),
-            **_range("f1_macro", c.f1_macro),
-            **_range("auroc", c.auroc),
-            **_range("attack_success", c.success),
+            **rate_columns("accuracy", c.accuracy),
+            **rate_columns("accuracy_8bit", c.accuracy_8bit),
+            **rate_columns("balanced_accuracy", c.balanced_accuracy),
+            **rate_columns("f1_macro", c.f1_macro),
+            **rate_columns("auroc", c.auroc),
+            **rate_columns("attack_success", c.success),
             "mse_mean": quality.mse.mean if quality else None,
             "psnr_mean": quality.psnr.mean if quality else None,
             "ssim_mean": quality.ssim.mean if quality else None,
-            **_range("flagged", found.tpr if found else fpr),
+            **rate_columns("flagged", found.tpr if found else fpr),
         }
 
 
@@ -194,7 +196,7 @@ def _per_class(assessment: Assessment) -> Iterator[Row]:
         for s in (*c.per_class, c.macro, c.weighted):
             yield {
                 "images": c.which,
-                **_threat(c.threat, c.attack),
+                **threat_columns(c.threat, c.attack),
                 "class": s.name,
                 "precision": s.precision,
                 "recall": s.recall,
@@ -208,7 +210,7 @@ def _confusion(assessment: Assessment) -> Iterator[Row]:
         for cell in c.confusion:
             yield {
                 "images": c.which,
-                **_threat(c.threat, c.attack),
+                **threat_columns(c.threat, c.attack),
                 "true": cell.true,
                 "predicted": cell.predicted,
                 "count": cell.count,
@@ -220,9 +222,9 @@ def _tests(assessment: Assessment) -> Iterator[Row]:
         yield {
             "first": test.first,
             "second": test.second,
-            **_threat(test.threat, assessment.attack),
+            **threat_columns(test.threat, assessment.attack),
             "n": test.n,
-            **_range("difference", test.difference),
+            **rate_columns("difference", test.difference),
             "t": test.t,
             "t_p": test.t_p,
             "first_only": test.first_only,
@@ -243,14 +245,18 @@ def _detection(assessment: Assessment) -> pd.DataFrame:
     rows: list[Row] = [
         {
             "detector": detection.detector,
-            **_threat(result.threat, assessment.attack),
+            **threat_columns(result.threat, assessment.attack),
             "n": result.n,
             "threshold": detection.threshold,
             "nominal_fpr": detection.nominal_fpr,
-            **_range("fpr", detection.fpr),
-            **_range("tpr", result.tpr),
-            **_range("auroc", result.auroc),
-            **{k: v for at in result.at for k, v in _range(f"tpr_at_{at.fpr:g}", at.tpr).items()},
+            **rate_columns("fpr", detection.fpr),
+            **rate_columns("tpr", result.tpr),
+            **rate_columns("auroc", result.auroc),
+            **{
+                k: v
+                for at in result.at
+                for k, v in rate_columns(f"tpr_at_{at.fpr:g}", at.tpr).items()
+            },
         }
         for result in (detection.results if detection else ())
         if detection
@@ -268,7 +274,7 @@ def _per_image(assessment: Assessment, seen: Observations) -> pd.DataFrame:
             {
                 "path": seen.paths,
                 "label": pd.Series(seen["label"]).map(names),
-                **_threat(threat, assessment.attack),
+                **threat_columns(threat, assessment.attack),
                 "clean_confidence": seen["clean_conf"],
                 "purified_confidence": seen["purified_conf"],
                 "attacked_confidence": seen["attacked_conf"][at],

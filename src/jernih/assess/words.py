@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from jernih.assess.result import Assessment, Condition, Interval, Rate
 from jernih.types import Norm, Threat
 
@@ -19,6 +22,33 @@ def format_eps(eps: float) -> str:
     if float(f"{eps:.4g}") != eps and steps > 0.5 and abs(steps - round(steps)) < 1e-6:
         return f"{round(steps)}/255"
     return f"{eps:.4g}"
+
+
+def format_attack(attack: Mapping[str, Any]) -> str:
+    """A described attack's name with its number of steps, such as ``"pgd-40"``."""
+    steps = attack.get("steps")
+    return f"{attack['name']}-{steps}" if steps else str(attack["name"])
+
+
+def format_unit(unit: Mapping[str, Any] | str) -> str:
+    """A described unit in a few words.
+
+    Example:
+        >>> format_unit({"name": "squeezing", "with": ({"name": "bits", "bits": 5}, "median")})
+        'squeezing, with bits, bits 5 + median'
+    """
+    if isinstance(unit, str):
+        return unit
+    options = [f"{name} {_option(value)}" for name, value in unit.items() if name != "name"]
+    return ", ".join([str(unit["name"]), *options])
+
+
+def _option(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " + ".join(_option(one) for one in value)
+    if isinstance(value, Mapping):
+        return format_unit(value) if "name" in value else str(dict(value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def format_norm(norm: Norm) -> str:

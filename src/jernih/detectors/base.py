@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +93,14 @@ class Detector(Configured, nn.Module, ABC):
         for name, value in learnt.items():
             path, _, field = name.rpartition(".")
             setattr(self.get_submodule(path), field, value.to(known[name].device))
+
+    def made_for(self, classifier: Classifier, purifier: Purifier) -> Self:
+        """The same detector, with what it learnt and its threshold, for copies of its models."""
+        options = {**self.options, "classifier": classifier, "purifier": purifier}
+        made = type(self)(**options).to(classifier.mean.device)
+        made.restore_learnt(self.learnt())
+        made.calibration = self.calibration
+        return made
 
     @property
     def threshold(self) -> float | None:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from jernih.pipeline.classifier import AttackCheck, ClassifierStages
 from jernih.pipeline.stages import digest, plain
 from jernih.purifiers import PURIFIERS, Purifier, restore_purifier, save_purifier
 from jernih.randomness import generator, seeded
-from jernih.storage import read_json, write_json
+from jernih.storage import fingerprint, read_json, write_json
 from jernih.train import AdversarialSet, TrainingData, fit_purifier, write_adversarial_set
 from jernih.validate import InputError
 from jernih.weights import read_weights, write_tensors
@@ -198,9 +198,22 @@ class ModelStages(ClassifierStages):
 
     @functools.cached_property
     def _detector(self) -> Detector | None:
-        choice: Unit | None = self.config.model.detector
-        if choice is None:
-            return None
+        choice = self.config.model.detector
+        return None if choice is None else self._made_detector(choice)
+
+    def surveyed_detectors(self, units: Mapping[str, Unit]) -> dict[str, Detector]:
+        """Fitted and calibrated detectors by the names that a survey gives them."""
+        return {name: self._made_detector(unit) for name, unit in units.items()}
+
+    def detector_stage(self, choice: Unit) -> str:
+        """The stage folder of a detector: by what it is, so that surveys share it."""
+        if choice == self.config.model.detector:
+            return "model/detector"
+        return f"model/detectors/{choice.name}-{fingerprint(plain(choice))[:8]}"
+
+    def _made_detector(self, choice: Unit) -> Detector:
+        """A detector that is fitted and calibrated in a stage of its own."""
+        stage = self.detector_stage(choice)
         classifier, purifier = self._classifier, self._purifier
         detector = DETECTORS.create(
             choice.name, classifier=classifier, purifier=purifier, **choice.options
@@ -218,7 +231,7 @@ class ModelStages(ClassifierStages):
             classifier=self.folder.outputs("model/classifier"),
             purifier=self.folder.outputs("model/purifier"),
         )
-        with self._stage("model/detector", key) as folder:
+        with self._stage(stage, key) as folder:
             if folder is not None:
                 detector.to(self.device).eval()
                 if detector.learns:
@@ -234,7 +247,7 @@ class ModelStages(ClassifierStages):
                     "clean_scores": scores.tolist(),
                 }
                 write_json(folder / "detector.json", card)
-        folder = self.folder.path / "model/detector"
+        folder = self.folder.path / stage
         if detector.learns:
             detector.restore_learnt(read_weights(folder / LEARNT))
         detector.calibration = Calibration(**read_json(folder / "detector.json")["calibration"])

@@ -11,6 +11,8 @@ import yaml
 
 from jernih.assess import Assessment, AssessmentPlan, Background, assess, write_report
 from jernih.assess.checks import find_warnings
+from jernih.assess.detection import DetectionPlan, survey_detection
+from jernih.assess.detection_result import DetectionSurvey
 from jernih.assess.figures.style import save_figure
 from jernih.assess.layers import layer_summary
 from jernih.assess.operating_point import OperatingPoint, operating_point
@@ -20,6 +22,8 @@ from jernih.assess.survey import Survey, SurveyPlan, survey
 from jernih.certify import CertifiedAccuracy, CertifyPlan, certify, draw_certified
 from jernih.data.modify import ImageDataset
 from jernih.defended import Defended
+from jernih.detectors import Detector
+from jernih.harmless import HARMLESS
 from jernih.pipeline.areas import draw_areas
 from jernih.pipeline.model import ModelStages
 from jernih.pipeline.stages import plain
@@ -71,10 +75,18 @@ class Pipeline(ModelStages):
 
     def findings(self) -> tuple[Finding, ...]:
         """What the report warns of, from the assessment and the surveys together."""
-        folder = self.folder.path / "assess" / "surveys"
-        surveys = [Survey.load(file) for file in sorted(folder.glob("survey-*.json"))]
         assessment = self.assess()
-        return find_warnings(assessment, surveys) if surveys else assessment.warnings
+        settings, folder = self.config.assess, self.folder.path / "assess" / "surveys"
+        if not settings.surveys and not settings.detection:
+            return assessment.warnings
+        return find_warnings(
+            assessment,
+            [Survey.load(folder / f"survey-{k + 1}.json") for k in range(len(settings.surveys))],
+            [
+                DetectionSurvey.load(folder / f"detection-{k + 1}.json")
+                for k in range(len(settings.detection))
+            ],
+        )
 
     @functools.cached_property
     def _assess(self) -> Assessment:
@@ -87,6 +99,8 @@ class Pipeline(ModelStages):
             models.append("model/detector")
         if surveyed:
             models += [self.other_stage(name) for name in self.config.model.others]
+        detectors = [self.surveyed_detectors(c.detectors) for c in self.config.assess.detection]
+        models += self._surveyed_stages()
         key = self._key(
             "test",
             explore=self.folder.outputs("explore"),
@@ -101,7 +115,8 @@ class Pipeline(ModelStages):
             if folder is not None:
                 assessment = self._measure(defended, dataset)
                 surveys = self._survey(defended, purifiers, dataset)
-                background = self._background(defended, assessment, surveys, folder)
+                detections = self._survey_detection(detectors, dataset)
+                background = self._background(defended, assessment, surveys, detections, folder)
                 write_report(assessment, folder, background)
         return Assessment.load(self.folder.path / "assess" / "assessment.json")
 
@@ -179,8 +194,47 @@ class Pipeline(ModelStages):
             )
         return found
 
+    def _surveyed_stages(self) -> list[str]:
+        units = [u for choice in self.config.assess.detection for u in choice.detectors.values()]
+        return [self.detector_stage(unit) for unit in units]
+
+    def _survey_detection(
+        self, detectors: list[dict[str, Detector]], dataset: ImageDataset
+    ) -> list[DetectionSurvey]:
+        found = []
+        settings = self.config.assess
+        for choice, made in zip(settings.detection, detectors, strict=True):
+            plan = DetectionPlan(
+                choice.title,
+                [(self._attack(each.attack), each.epsilons) for each in choice.attacks],
+                [HARMLESS.create(unit.name, **unit.options) for unit in choice.harmless],
+                settings.batch_size,
+                settings.level,
+                self.config.seed,
+                choice.limit,
+            )
+            stages = [self.detector_stage(unit) for unit in choice.detectors.values()]
+            name = fingerprint(["detection", plan.describe(), stages])[:16]
+            parts, key = self._parts(name, "model/classifier", "model/purifier", *stages)
+            found.append(
+                survey_detection(
+                    {n: detector.to(self.device).eval() for n, detector in made.items()},
+                    dataset,
+                    plan,
+                    parts=parts,
+                    key=key,
+                    progress=self.reporter.progress(choice.title),
+                )
+            )
+        return found
+
     def _background(
-        self, defended: Defended, assessment: Assessment, surveys: list[Survey], folder: Path
+        self,
+        defended: Defended,
+        assessment: Assessment,
+        surveys: list[Survey],
+        detections: list[DetectionSurvey],
+        folder: Path,
     ) -> Background:
         run = self.folder.path
         exploration = read_json(run / "explore" / "explore.json")
@@ -205,6 +259,7 @@ class Pipeline(ModelStages):
             compared=lay_beside(published, assessment, surveys) if published else (),
             study_notes=[*([nearest] if nearest else []), *(published.notes if published else ())],
             surveys=surveys,
+            detections=detections,
             thresholds=self._thresholds(defended, assessment),
             layers={
                 "classifier": layer_summary(defended.classifier, size),
