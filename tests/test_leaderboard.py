@@ -62,6 +62,31 @@ def test_every_figure_is_told() -> None:
     assert "`jernih run strong.yaml`, 1,234 parameters." in page
 
 
+def test_detectors_stand_side_by_side() -> None:
+    attacked = {"images": "attacked", "threat": "oblivious pgd-10, L∞ ≤ 0.03", "n": 40}
+    ends = {"flagged": 0.1, "flagged_low": 0.05, "flagged_high": 0.2, "nominal_fpr": 0.05}
+    area = {"auroc": 0.987, "auroc_low": 0.97, "auroc_high": 0.995}
+    harmless = {"images": "blur, sigma 0.5", "threat": "no attack", "n": 40}
+    rows = [
+        {"detector": "error", **attacked, **ends, **area},
+        {
+            "detector": "change",
+            **attacked,
+            **ends,
+            "auroc": 0.5,
+            "auroc_low": None,
+            "auroc_high": None,
+        },
+        {"detector": "error", **harmless, **ends},
+    ]
+    page = leaderboard([{**STRONG, "detection": rows}])
+    assert "thresholds set for 5 %" in page
+    assert "| images | n | error | change |" in page
+    assert "| oblivious pgd-10, L∞ ≤ 0.03 | 40 | 0.987 [0.970, 0.995] | 0.500 |" in page
+    assert "| blur, sigma 0.5 | 40 | 10.0 % [5.0, 20.0] | – |" in page
+    assert "Detectors:" not in leaderboard([STRONG])
+
+
 def test_another_data_set_is_another_table() -> None:
     page = leaderboard([STRONG, card("other", CLEAN, source="dicom")])
     assert page.index("## resnet18, dicom") < page.index("## resnet18, folder")

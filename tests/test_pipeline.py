@@ -398,6 +398,13 @@ def test_a_detection_survey_in_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(frame) == 3 * (3 + 3)
     for finding in first.findings():
         assert finding.text in report
+    card = read_json(publish(folder, "purifier", "mine", folder=tmp_path / "weights"))
+    rows = card["detection"]
+    assert len(rows) == 3 * (3 + 3)
+    assert {row["threat"] for row in rows if row["images"] == "attacked"} == {
+        row.name for row in found.attacked
+    }
+    assert all(row["flagged_low"] <= row["flagged"] <= row["flagged_high"] for row in rows)
 
     def refuse(*_: Any, **__: Any) -> None:
         raise RuntimeError("nothing is attacked any more")

@@ -13,7 +13,8 @@ import yaml
 
 from jernih import __version__
 from jernih.assess import Assessment
-from jernih.assess.result import Rate
+from jernih.assess.detection_result import DetectionSurvey
+from jernih.assess.result import Interval, Rate
 from jernih.assess.survey import BARE, Survey
 from jernih.assess.words import format_threat
 from jernih.classifiers import restore_classifier
@@ -83,6 +84,7 @@ def publish(
         "command": command or f"jernih run {config_file}",
         "history": _history(source.parent / "history.csv"),
         "figures": _figures(Path(run if assessed is None else assessed) / "assess"),
+        "detection": _detection(Path(run if assessed is None else assessed) / "assess" / "surveys"),
         "notes": notes,
         "jernih": __version__,
         "torch": str(torch.__version__),
@@ -161,6 +163,45 @@ def _figures(folder: Path) -> list[dict[str, Any]]:
                     }
                 )
     return figures
+
+
+def _detection(folder: Path) -> list[dict[str, Any]]:
+    """What each detector found of attacked images, and flagged of harmless ones."""
+    rows: list[dict[str, Any]] = []
+    for file in sorted(folder.glob("detection-*.json")):
+        survey = DetectionSurvey.load(file)
+        for row in survey.attacked:
+            for name, found in row.found.items():
+                rows.append(
+                    {
+                        "detector": name,
+                        "images": "attacked",
+                        "threat": row.name,
+                        "n": row.n,
+                        "level": survey.level,
+                        **_ends("auroc", found.auroc),
+                        **_ends("flagged", found.flagged),
+                        "nominal_fpr": survey.detectors[name].nominal_fpr,
+                    }
+                )
+        for harmless in survey.harmless:
+            for name, alarms in harmless.alarms.items():
+                rows.append(
+                    {
+                        "detector": name,
+                        "images": harmless.name,
+                        "threat": "no attack",
+                        "n": harmless.n,
+                        "level": survey.level,
+                        **_ends("flagged", alarms.flagged),
+                        "nominal_fpr": survey.detectors[name].nominal_fpr,
+                    }
+                )
+    return rows
+
+
+def _ends(name: str, found: Rate | Interval) -> dict[str, Any]:
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def _rate(rate: Rate) -> dict[str, Any]:

@@ -104,7 +104,43 @@ def _details(card: dict[str, Any]) -> str:
             f"| {'–' if rounded is None else f'{100 * rounded:.1f}'} "
             f"| {'–' if psnr is None else f'{psnr:.1f}'} |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_detectors(card)]) + "\n"
+
+
+def _detectors(card: dict[str, Any]) -> list[str]:
+    """A table of detectors: AUROC on attacked images, flagged share of harmless ones."""
+    rows = card.get("detection", [])
+    if not rows:
+        return []
+    detectors = list(dict.fromkeys(row["detector"] for row in rows))
+    nominal = ", ".join(sorted({f"{100 * row['nominal_fpr']:g} %" for row in rows}))
+    lines = [
+        "\nDetectors: AUROC on attacked images against the same unchanged; of images that nobody "
+        f"attacked the per cent flagged, at thresholds set for {nominal}.\n",
+        "| images | n | " + " | ".join(detectors) + " |",
+        "|-|-|" + "-|" * len(detectors),
+    ]
+    for images, threat in dict.fromkeys((row["images"], row["threat"]) for row in rows):
+        found = {
+            row["detector"]: row
+            for row in rows
+            if (row["images"], row["threat"]) == (images, threat)
+        }
+        name = threat if images == "attacked" else images
+        cells = [_detected(found.get(detector)) for detector in detectors]
+        lines.append(f"| {name} | {next(iter(found.values()))['n']} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _detected(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "–"
+    if "auroc" not in row:
+        low, high = 100 * row["flagged_low"], 100 * row["flagged_high"]
+        return f"{100 * row['flagged']:.1f} % [{low:.1f}, {high:.1f}]"
+    ends = (row["auroc_low"], row["auroc_high"])
+    told = "" if None in ends else f" [{ends[0]:.3f}, {ends[1]:.3f}]"
+    return f"{row['auroc']:.3f}{told}"
 
 
 def _notes(card: dict[str, Any]) -> str:
