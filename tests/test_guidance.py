@@ -95,13 +95,15 @@ def test_training_through_both(
         classifier = Classifier(Edges(), ["a", "b"]).eval()
     rough = Training(epochs=4, batch_size=4, lr=0.05)
     fit_classifier(classifier, data, rough, tmp_path / "classifier")
-    attacked: list[type[nn.Module]] = []
+    attacked: list[tuple[type[nn.Module], tuple[float, ...]]] = []
     perturb = PGD.perturb
 
-    def noting(self: PGD, model: nn.Module, *args: Any, **kwargs: Any) -> list[Tensor]:
-        attacked.append(type(model))
+    def noting(
+        self: PGD, model: nn.Module, images: Any, labels: Any, bounds: Any, **more: Any
+    ) -> list[Tensor]:
+        attacked.append((type(model), tuple(bounds)))
         assert not any(module.training for module in model.modules())
-        return perturb(self, model, *args, **kwargs)
+        return perturb(self, model, images, labels, bounds, **more)
 
     monkeypatch.setattr(PGD, "perturb", noting)
     with seeded(0):
@@ -126,8 +128,9 @@ def test_training_through_both(
         rows = list(csv.DictReader(file))
     assert len(rows) == 5
     assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
-    assert attacked
-    assert set(attacked) == {nn.Sequential}
+    assert all(0 <= float(row["val_through_accuracy"]) <= 1 for row in rows)
+    # A batch in training gets one bound, validation the largest.
+    assert set(attacked) == {(nn.Sequential, (0.05,)), (nn.Sequential, (0.1,))}
     assert not purifier.training
 
 

@@ -145,13 +145,14 @@ class Guidance(Section):
     """What the training of a purifier weighs, and whom it trains against.
 
     ``through`` is an attack made through purifier and classifier, for a ``through_share`` of the
-    batches; ``labels`` says what attacks are told of each image: its true class, or what the
-    classifier makes of it, which leaks no label. ``unlabelled`` is a folder of further images to
-    train with, which asks for predicted labels. ``layers`` weighs the maps of so many convolutions
-    of the classifier, evenly spread. ``epsilons`` are bounds to train with instead of the model's,
-    ``attacks`` further attacks, of which each batch gets one or the model's. Before epoch
-    ``since`` the training weighs pixels alone, which teaches the network to let images pass;
-    epochs are validated by the whole loss from the first on.
+    batches, each with one of the bounds; that share of the validation loss comes from the same
+    attack at the largest bound. ``labels`` says what attacks are told of each image: its true
+    class, or what the classifier makes of it, which leaks no label. ``unlabelled`` is a folder of
+    further images to train with, which asks for predicted labels. ``layers`` weighs the maps of so
+    many convolutions of the classifier, evenly spread. ``epsilons`` are bounds to train with
+    instead of the model's, ``attacks`` further attacks, of which each batch gets one or the
+    model's. Before epoch ``since`` the training weighs pixels alone, which teaches the network to
+    let images pass; epochs are validated by the whole loss from the first on.
     """
 
     pixel: Literal["mse", "l1", "charbonnier"] = "mse"

@@ -125,31 +125,45 @@ class _PurifierTask(Task):
         source: torch.Generator,
     ) -> Tensor:
         """Each image attacked with the epsilon of its choice; the last choice is none."""
-        through, guidance = self.through, self.guidance
-        target: nn.Module = self.target[0]
-        everyone = torch.arange(len(images))
+        guidance = self.guidance
         if self.training and guidance is not None:
-            if through and float(torch.rand((), generator=source)) < guidance.through_share:
-                pipeline = self.pipeline[0].eval()
-                try:
-                    made = through.perturb(
-                        pipeline, images, labels, self.epsilons, generator=source
-                    )
-                finally:
-                    self.model.train()
-                return torch.stack([*made, images])[choice, everyone]
+            if self.through and float(torch.rand((), generator=source)) < guidance.through_share:
+                bound = int(torch.randint(len(self.epsilons), (), generator=source))
+                return self._through(images, labels, choice, self.epsilons[bound], source)
             if self.attacks:
                 drawn = int(torch.randint(len(self.attacks) + 1, (), generator=source))
                 if drawn < len(self.attacks):
                     # Most attacks do all their work anew for each bound: a batch gets one of them.
                     bound = int(torch.randint(len(self.epsilons), (), generator=source))
                     made = self.attacks[drawn].perturb(
-                        target, images, labels, [self.epsilons[bound]], generator=source
+                        self.target[0], images, labels, [self.epsilons[bound]], generator=source
                     )
-                    clean = (choice == len(self.epsilons)).long()
-                    return torch.stack([*made, images])[clean, everyone]
-        made = self.attack.perturb(target, images, labels, self.epsilons, generator=source)
-        return torch.stack([*made, images])[choice, everyone]
+                    return self._but_clean(made[0], images, choice)
+        made = self.attack.perturb(self.target[0], images, labels, self.epsilons, generator=source)
+        return torch.stack([*made, images])[choice, torch.arange(len(images))]
+
+    def _through(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        choice: Tensor,
+        eps: float,
+        source: torch.Generator,
+    ) -> Tensor:
+        """Images attacked through purifier and classifier, but for those chosen to stay clean."""
+        if self.through is None:
+            raise RuntimeError("no attack through the purifier is set")
+        was = self.model.training
+        pipeline = self.pipeline[0].eval()
+        try:
+            made = self.through.perturb(pipeline, images, labels, [eps], generator=source)
+        finally:
+            self.model.train(was)
+        return self._but_clean(made[0], images, choice)
+
+    def _but_clean(self, attacked: Tensor, images: Tensor, choice: Tensor) -> Tensor:
+        clean = (choice == len(self.epsilons)).to(images.device)
+        return torch.where(clean[:, None, None, None], images, attacked)
 
     def _shown(
         self,
@@ -163,9 +177,13 @@ class _PurifierTask(Task):
         images, labels, index = batch
         if prepared is not None:
             return prepared.attacked(images, index, choice)
+        return self._attacked(images, self._told(labels, seen), choice, source)
+
+    def _told(self, labels: Tensor, seen: Seen | None) -> Tensor:
+        """What attacks are told of each image."""
         if self.guidance and self.guidance.labels == "predicted" and seen is not None:
-            labels = seen.log_probabilities.argmax(1)
-        return self._attacked(images, labels, choice, source)
+            return seen.log_probabilities.argmax(1)
+        return labels
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images = batch[0]
@@ -204,11 +222,25 @@ class _PurifierTask(Task):
         attacked = self._shown(
             batch, choice, source, self.prepared[1] if self.prepared else None, seen
         )
+        values = self._values(attacked, images, labels, seen)
+        share = self.guidance.through_share if self.guidance and self.through else 0.0
+        if share:
+            # At the largest bound: a net that holds there holds within.
+            told = self._told(labels, seen)
+            attacked = self._through(images, told, choice, max(self.epsilons), source)
+            through = self._values(attacked, images, labels, seen)
+            values["val_loss"] = (1 - share) * values["val_loss"] + share * through["val_loss"]
+            values["val_through_accuracy"] = through["val_accuracy"]
+        self.record(values, len(images))
+
+    def _values(
+        self, attacked: Tensor, images: Tensor, labels: Tensor, seen: Seen | None
+    ) -> dict[str, Tensor]:
         restored = self.model(attacked)
-        accuracy = (self.target[0](restored).argmax(1) == labels).float().mean()
         loss = (
             self.guide(restored, images, seen)
             if self.guide
             else functional.mse_loss(restored, images)
         )
-        self.record({"val_loss": loss, "val_accuracy": accuracy}, len(images))
+        accuracy = (self.target[0](restored).argmax(1) == labels).float().mean()
+        return {"val_loss": loss, "val_accuracy": accuracy}
