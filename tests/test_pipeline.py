@@ -20,6 +20,7 @@ from jernih.assess.survey import Survey
 from jernih.attacks import Attack
 from jernih.cards import publish
 from jernih.pipeline import Pipeline, Reporter
+from jernih.purifiers import restore_purifier
 from jernih.randomness import generator
 from jernih.storage import read_json, sha256_file
 from jernih.types import Threat
@@ -281,6 +282,20 @@ def test_a_study_stands_beside_its_published_figures(
     monkeypatch.setattr(jernih.pipeline.semma, "find_warnings", lambda *some: given.extend(some))
     again.findings()
     assert given == [before, surveys, []]
+
+
+def test_takes_weights_that_come_with_the_package(tmp_path: Path) -> None:
+    changes = {
+        "model.purifier": {"name": "jernih-s"},
+        "model.purifier_weights": "jernih-s-imagenet",
+        "model.detector": None,
+    }
+    purifier = Pipeline(small_run(tmp_path, **changes)).model().purifier
+    images = torch.rand(2, 3, 32, 32, generator=generator("shipped"))
+    assert torch.equal(purifier(images), restore_purifier("jernih-s-imagenet")(images))
+    changes["model.purifier_weights"] = "jernih-s-imagnet"
+    with pytest.raises(InputError, match="jernih-s-imagnet"):
+        Pipeline(small_run(tmp_path, **changes)).model()
 
 
 def test_weights_for_others_and_their_card(tmp_path: Path) -> None:

@@ -203,7 +203,8 @@ class ClassifierChoice(Section):
 class Model(Section):
     """Classifier, attack, purifier and detector; training settings of null mean: take as it is.
 
-    ``purifier_weights`` are taken as they are; with ``purifier_start`` the training begins.
+    ``purifier_weights`` are taken as they are; with ``purifier_start`` the training begins. Both
+    are files, or names of weights that come with the package.
     """
 
     classifier: ClassifierChoice = ClassifierChoice()

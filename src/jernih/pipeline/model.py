@@ -20,7 +20,13 @@ from jernih.defended import Defended
 from jernih.detectors import DETECTORS, Calibration, Detector
 from jernih.pipeline.classifier import AttackCheck, ClassifierStages
 from jernih.pipeline.stages import digest, plain
-from jernih.purifiers import PURIFIERS, Purifier, restore_purifier, save_purifier
+from jernih.purifiers import (
+    PURIFIERS,
+    Purifier,
+    purifier_file,
+    restore_purifier,
+    save_purifier,
+)
 from jernih.randomness import generator, seeded
 from jernih.storage import fingerprint, read_json, write_json
 from jernih.train import AdversarialSet, TrainingData, fit_purifier, write_adversarial_set
@@ -89,6 +95,7 @@ class ModelStages(ClassifierStages):
         """A purifier that is trained, fitted or loaded in a stage of its own."""
         classifier = self._classifier
         settings = self.config.model
+        weights, start = _file(weights), _file(start)
         key = self._key(
             "train",
             "val",
@@ -279,3 +286,7 @@ class ModelStages(ClassifierStages):
 def _as_they_are(dataset: ImageDataset) -> ImageDataset:
     """The same images without augmentation."""
     return ImageDataset(dataset.manifest, dataset.prepare)
+
+
+def _file(weights: str | None) -> str | None:
+    return None if weights is None else str(purifier_file(weights))

@@ -5,7 +5,12 @@ from jernih.purifiers.bit_depth import BitDepth
 from jernih.purifiers.conv_autoencoder import ConvAutoencoder
 from jernih.purifiers.deep_autoencoder import DeepAutoencoder
 from jernih.purifiers.denoising_autoencoder import DenoisingAutoencoder
-from jernih.purifiers.files import find_purifier, restore_purifier, save_purifier
+from jernih.purifiers.files import (
+    find_purifier,
+    purifier_file,
+    restore_purifier,
+    save_purifier,
+)
 from jernih.purifiers.identity import Identity
 from jernih.purifiers.jpeg import JPEG
 from jernih.purifiers.median import Median
@@ -33,6 +38,7 @@ __all__ = [
     "UNet",
     "Wavelet",
     "find_purifier",
+    "purifier_file",
     "restore_purifier",
     "save_purifier",
 ]

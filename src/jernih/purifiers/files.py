@@ -19,6 +19,11 @@ def save_purifier(purifier: Purifier, path: str | os.PathLike[str]) -> Path:
     return write_weights(path, purifier, purifier.describe())
 
 
+def purifier_file(path: str | os.PathLike[str]) -> Path:
+    """The file of weights that come with the package, by their name; another path as it is."""
+    return shipped_weights(str(path)) if str(path) in shipped_names() else Path(path).expanduser()
+
+
 def restore_purifier(path: str | os.PathLike[str]) -> Purifier:
     """Load a purifier that :func:`save_purifier` wrote, in evaluation mode.
 
@@ -29,8 +34,7 @@ def restore_purifier(path: str | os.PathLike[str]) -> Purifier:
     Raises:
         InputError: when the file is absent, damaged, or holds no purifier.
     """
-    if str(path) in shipped_names():
-        path = shipped_weights(str(path))
+    path = purifier_file(path)
     state = read_weights(path)
     card = read_card(path)
     if "name" not in card or "classes" in card:
