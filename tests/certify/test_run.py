@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import jernih.certify.smoothing
 from jernih.certify import CertifiedAccuracy, CertifyPlan, certify, draw_certified
 from jernih.config import RunConfig
+from jernih.defended import Defended
 from jernih.pipeline import Pipeline
 from jernih.validate import InputError
 from tests.helpers import small_run
@@ -88,6 +90,23 @@ def test_goes_on_and_stays_the_same(
     assert certify(defended, test, PLAN, parts=tmp_path, key="k") == whole
     with pytest.raises(RuntimeError, match="all is known"):
         certify(defended, test, PLAN, parts=tmp_path, key="another")
+
+
+def test_the_model_sees_noisy_images_cut_to_their_range(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[float] = []
+    forward = Defended.forward
+
+    def noting(self: Defended, images: Tensor) -> Tensor:
+        ends.extend([float(images.min()), float(images.max())])
+        return forward(self, images)
+
+    monkeypatch.setattr(Defended, "forward", noting)
+    certify(
+        pipeline.model(), pipeline.modify()["test"], dataclasses.replace(PLAN, sigma=0.5, limit=1)
+    )
+    assert (min(ends), max(ends)) == (0, 1)
 
 
 def test_pipeline_writes_the_record(pipeline: Pipeline) -> None:

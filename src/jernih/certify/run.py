@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
+from torch import Tensor, nn
 
 from jernih.assess.figures.style import new_figure, tidy
 from jernih.assess.observations import load_part, save_part
@@ -30,6 +31,8 @@ from jernih.validate import InputError, check_count
 Array = NDArray[Any]
 
 _NAMES = ("label", "class", "radius", "count")
+PARTS_VERSION = 2
+
 STEPS = 200
 """Points of the drawn curve."""
 
@@ -137,7 +140,7 @@ def certify(
         raise InputError("radii", "at least one, none of them negative", plan.radii)
     device = device_of(defended)
     smoothing = Smoothing(
-        defended.frozen(),
+        _Cut(defended.frozen()).eval(),
         plan.sigma,
         candidates=plan.candidates,
         samples=plan.samples,
@@ -173,6 +176,22 @@ def certify(
             for position, values in zip(positions, done, strict=True)
         ),
     )
+
+
+class _Cut(nn.Module):
+    """The model on noisy images cut to [0, 1], all that purifiers and classifiers ever saw.
+
+    The cut is a part of the model that is smoothed: what is certified of that, holds.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, K) of images (N, 3, H, W) of any values."""
+        logits: Tensor = self.model(images.clamp(0, 1))
+        return logits
 
 
 def draw_certified(found: CertifiedAccuracy) -> Figure:
@@ -212,7 +231,7 @@ def _one(
     """What is known of one image, or what is found out now."""
     file = None if parts is None else parts / f"part-{position:06d}.npz"
     asked = [plan.sigma, plan.candidates, plan.samples, plan.alpha, plan.seed]
-    mark = fingerprint([key, asked, position])
+    mark = fingerprint([PARTS_VERSION, key, asked, position])
     values = None if file is None else load_part(file, mark, _NAMES)
     if values is None:
         image, label, _ = dataset[position]
