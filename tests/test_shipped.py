@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from jernih.attacks import FGSM
+from jernih.config import load_config
+from jernih.data.phantom.radiograph import render
+from jernih.pipeline import Pipeline
 from jernih.purifiers import restore_purifier
 from jernih.randomness import generator
 from jernih.shipped import DEFAULT, FOLDER, shipped_card, shipped_names, shipped_weights
 from jernih.storage import sha256_file
 from jernih.validate import InputError
 
+ROOT = Path(__file__).parents[1]
 MOST_BYTES = 16_000_000
 
 
@@ -38,3 +47,62 @@ def test_is_what_its_card_says(name: str) -> None:
         assert figure["threat"]
         assert figure["n"] > 0
         assert figure["low"] <= figure["accuracy"] <= figure["high"]
+
+
+def phantoms() -> Tensor:
+    """Six synthetic radiographs (6, 3, 128, 128)."""
+    fields = [
+        render(np.random.default_rng(k), ("NORMAL", "PNEUMONIA")[k % 2], 128) for k in range(6)
+    ]
+    return torch.from_numpy(np.stack(fields)).float()[:, None].expand(-1, 3, -1, -1).contiguous()
+
+
+def psnr(images: Tensor, clean: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio (N,) in dB."""
+    return -10 * (images - clean).square().mean((1, 2, 3)).log10()
+
+
+@pytest.mark.parametrize("name", shipped_names())
+@torch.no_grad()
+def test_lets_images_pass_and_takes_signs_away(name: str) -> None:
+    """On images of a kind that it may not know: what every purifier has to do at the least."""
+    purifier, images = restore_purifier(name), phantoms()
+    assert float(psnr(purifier(images), images).min()) > 44
+    darker = images * 0.9
+    assert float(psnr(purifier(darker), darker).min()) > 44
+    signs = torch.randn(images.shape, generator=generator("signs")).sign()
+    attacked = (images + 0.03 * signs).clamp(0, 1)
+    gained = psnr(purifier(attacked), images) - psnr(attacked, images)
+    assert float(gained.min()) > 1
+
+
+@pytest.mark.slow
+def test_restores_photographs(shared: Path, tmp_path: Path) -> None:
+    """Twenty-four test images, two thirds right after FGSM; the card has the whole figures."""
+    config = load_config(
+        ROOT / "configs/jernih-s-imagenet.yaml",
+        [
+            f"sample.source.path={shared}/data/imagenet-sample",
+            f"sample.source.classes_file={shared}/data/imagenet-classes.csv",
+            f"model.classifier.weights={shared}/weights/mobilenet_v2_imagenet.safetensors",
+            "model.purifier_weights=jernih-s-imagenet",
+            "model.others={}",
+            "model.detector=null",
+        ],
+    )
+    pipeline = Pipeline(config, out=tmp_path / "run")
+    defended, test = pipeline.model().frozen(), pipeline.modify()["test"]
+    images = torch.stack([test[k][0] for k in range(24)])
+    labels = torch.tensor([test[k][1] for k in range(24)])
+    attacked = FGSM(0.03)(defended.classifier, images, labels).images
+    right = [
+        int((model(seen).argmax(1) == labels).sum())
+        for model, seen in (
+            (defended.classifier, images), (defended, images),
+            (defended.classifier, attacked), (defended, attacked),
+        )
+    ]  # fmt: skip
+    clean, through, bare, restored = right
+    assert bare <= 4
+    assert through >= clean - 2
+    assert restored >= 0.7 * clean
