@@ -20,8 +20,8 @@ from jernih.assess.survey import Survey
 from jernih.attacks import Attack
 from jernih.cards import publish
 from jernih.pipeline import Pipeline, Reporter
-from jernih.purifiers import restore_purifier
-from jernih.randomness import generator
+from jernih.purifiers import PURIFIERS, Purifier, restore_purifier, save_purifier
+from jernih.randomness import generator, seeded
 from jernih.storage import read_json, sha256_file
 from jernih.types import Threat
 from jernih.validate import InputError
@@ -296,6 +296,26 @@ def test_takes_weights_that_come_with_the_package(tmp_path: Path) -> None:
     changes["model.purifier_weights"] = "jernih-s-imagnet"
     with pytest.raises(InputError, match="jernih-s-imagnet"):
         Pipeline(small_run(tmp_path, **changes)).model()
+
+
+def test_another_file_of_a_member_is_noticed(tmp_path: Path) -> None:
+    member = tmp_path / "member.safetensors"
+    changes = {
+        "model.purifier": {"name": "ensemble", "members": ["median", {"name": "unet"}]},
+        "model.purifier_training": None,
+        "model.detector": None,
+    }
+    changes["model.purifier"]["members"][1]["weights"] = str(member)  # type: ignore[index]
+    found: list[Purifier] = []
+    for _ in range(2):
+        with seeded("member", len(found)):
+            unet = PURIFIERS.create("unet", widths=(4,), blocks=(1,))
+            torch.nn.init.normal_(next(unet.parameters()), std=0.1)
+            torch.nn.init.normal_(list(unet.parameters())[-1], std=0.1)
+        save_purifier(unet, member)
+        found.append(Pipeline(small_run(tmp_path, **changes)).model().purifier)
+    images = torch.rand(2, 3, 32, 32, generator=generator("members"))
+    assert not torch.equal(found[0](images), found[1](images))
 
 
 def test_weights_for_others_and_their_card(tmp_path: Path) -> None:

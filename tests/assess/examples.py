@@ -31,7 +31,7 @@ class Smooth(Purifier):
     """The mean of 2 × 2 pixels, which wipes out a checkerboard."""
 
     name: ClassVar[str] = "smooth"
-    learns: ClassVar[Literal["nothing"]] = "nothing"
+    learns: Literal["nothing"] = "nothing"
 
     def restore(self, images: Tensor) -> Tensor:
         small = functional.avg_pool2d(images, 2)

@@ -20,7 +20,7 @@ class Stopping(Purifier):
     """Rounds and lets no gradient through."""
 
     name: ClassVar[str] = "stopping"
-    learns: ClassVar[Literal["nothing"]] = "nothing"
+    learns: Literal["nothing"] = "nothing"
 
     def restore(self, images: Tensor) -> Tensor:
         return (images * 15).round() / 15
@@ -30,7 +30,7 @@ class Drawing(Purifier):
     """Adds noise, whatever the mode."""
 
     name: ClassVar[str] = "drawing"
-    learns: ClassVar[Literal["nothing"]] = "nothing"
+    learns: Literal["nothing"] = "nothing"
 
     def restore(self, images: Tensor) -> Tensor:
         return images + 0.1 * torch.randn_like(images)

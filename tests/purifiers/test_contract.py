@@ -25,6 +25,12 @@ SMALL: dict[str, dict[str, object]] = {
     "denoising-autoencoder": {"widths": (4, 8)},
     "pca": {"patch": 8, "components": 16},
     "deep-autoencoder": {"widths": (8,) * 10},
+    "ensemble": {
+        "members": (
+            {"name": "conv-autoencoder", "widths": (4, 8)},
+            {"name": "unet", "widths": (8,), "blocks": (1,)},
+        )
+    },
     "unet": {"widths": (8, 16), "blocks": (1, 1)},
     "skip-vae": {"image_size": 32, "widths": (4, 8, 8), "latent": 8},
 }

@@ -101,6 +101,7 @@ class ModelStages(ClassifierStages):
             "val",
             purifier=plain(choice),
             weights=digest(weights),
+            **_members_key(choice),
             training=plain(training),
             **({"start": digest(start)} if start else {}),
             clean_share=settings.clean_share,
@@ -290,3 +291,14 @@ def _as_they_are(dataset: ImageDataset) -> ImageDataset:
 
 def _file(weights: str | None) -> str | None:
     return None if weights is None else str(purifier_file(weights))
+
+
+def _members_key(choice: Unit) -> dict[str, object]:
+    """The hashes of the files that a purifier of several names, if it names any."""
+    members = choice.options.get("members")
+    files = [
+        str(member["weights"])
+        for member in (members if isinstance(members, (list, tuple)) else ())
+        if isinstance(member, Mapping) and member.get("weights") is not None
+    ]
+    return {"members": [digest(_file(file)) for file in files]} if files else {}

@@ -5,6 +5,7 @@ from jernih.purifiers.bit_depth import BitDepth
 from jernih.purifiers.conv_autoencoder import ConvAutoencoder
 from jernih.purifiers.deep_autoencoder import DeepAutoencoder
 from jernih.purifiers.denoising_autoencoder import DenoisingAutoencoder
+from jernih.purifiers.ensemble import Ensemble
 from jernih.purifiers.files import (
     find_purifier,
     purifier_file,
@@ -28,6 +29,7 @@ __all__ = [
     "ConvAutoencoder",
     "DeepAutoencoder",
     "DenoisingAutoencoder",
+    "Ensemble",
     "Identity",
     "JernihM",
     "JernihS",

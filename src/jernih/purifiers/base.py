@@ -29,7 +29,7 @@ class Purifier(Configured, nn.Module, ABC):
         reference: the publication that describes the method, if any.
     """
 
-    learns: ClassVar[Literal["by gradient", "in closed form", "nothing"]] = "by gradient"
+    learns: Literal["by gradient", "in closed form", "nothing"] = "by gradient"
     trains_on: Literal["attacked", "clean"] = "attacked"
     multiple: int = 1
     reference: ClassVar[str] = ""

@@ -28,7 +28,7 @@ class BitDepth(Purifier):
         tensor([0., 1.])
     """
 
-    learns: ClassVar[Literal["nothing"]] = "nothing"
+    learns: Literal["nothing"] = "nothing"
     reference: ClassVar[str] = "arXiv:1704.01155"
 
     def __init__(self, bits: int = 3) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import Tensor
 
@@ -13,7 +13,7 @@ from jernih.purifiers.base import PURIFIERS, Purifier
 class Identity(Purifier):
     """Return the images as they are: a defended model must then equal the bare classifier."""
 
-    learns: ClassVar[Literal["nothing"]] = "nothing"
+    learns: Literal["nothing"] = "nothing"
 
     def restore(self, images: Tensor) -> Tensor:
         """Return ``images``."""

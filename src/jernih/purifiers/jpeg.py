@@ -32,7 +32,7 @@ class JPEG(Purifier):
         torch.Size([1, 3, 32, 32])
     """
 
-    learns: ClassVar[Literal["nothing"]] = "nothing"
+    learns: Literal["nothing"] = "nothing"
     reference: ClassVar[str] = "arXiv:1608.00853"
 
     def __init__(self, quality: int = 75) -> None:

@@ -32,7 +32,7 @@ class Median(Purifier):
         torch.Size([1, 3, 32, 32])
     """
 
-    learns: ClassVar[Literal["nothing"]] = "nothing"
+    learns: Literal["nothing"] = "nothing"
     reference: ClassVar[str] = "arXiv:1704.01155"
 
     def __init__(self, size: int = 3) -> None:

@@ -44,7 +44,7 @@ class PCA(Purifier):
         torch.Size([4, 3, 32, 32])
     """
 
-    learns: ClassVar[Literal["in closed form"]] = "in closed form"
+    learns: Literal["in closed form"] = "in closed form"
     reference: ClassVar[str] = "arXiv:1704.02654"
     mean: Tensor
     basis: Tensor

@@ -37,7 +37,7 @@ class TotalVariation(Purifier):
         torch.Size([1, 3, 32, 32])
     """
 
-    learns: ClassVar[Literal["nothing"]] = "nothing"
+    learns: Literal["nothing"] = "nothing"
     reference: ClassVar[str] = "arXiv:1711.00117"
 
     def __init__(self, weight: float = 0.05, tolerance: float = 2e-4) -> None:

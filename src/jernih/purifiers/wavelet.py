@@ -37,7 +37,7 @@ class Wavelet(Purifier):
         torch.Size([1, 3, 32, 32])
     """
 
-    learns: ClassVar[Literal["nothing"]] = "nothing"
+    learns: Literal["nothing"] = "nothing"
     reference: ClassVar[str] = "arXiv:1801.04695"
 
     def __init__(
