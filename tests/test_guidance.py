@@ -10,6 +10,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics.image import MultiScaleStructuralSimilarityIndexMeasure
 
 from jernih.attacks import FGSM, PGD, Attack
 from jernih.classifiers import Classifier
@@ -67,6 +69,31 @@ def test_maps_of_the_classifier_are_weighed(shown: Tensor) -> None:
     assert float(guide(shown, shown)) == pytest.approx(0, abs=1e-6)
     with pytest.raises(InputError, match="at most"):
         Guide(classifier, Guidance(layers=100))
+
+
+def test_structure_against_torchmetrics_own_class() -> None:
+    source = generator("structure")
+    clean = functional.avg_pool2d(torch.rand(4, 3, 70, 70, generator=source), 7, 1)
+    noise = torch.randn(clean.shape, generator=source)
+    guide = Guide(tiny_classifier().frozen(), Guidance(pixel="ms-ssim", pixel_weight=2, logits=0))
+    losses = []
+    for std in (0.1, 0.03, 0.01, 0):
+        shown = (clean + std * noise).clamp(0, 1)
+        alike = MultiScaleStructuralSimilarityIndexMeasure(
+            data_range=1.0, betas=(0.0448 / 0.6305, 0.2856 / 0.6305, 0.3001 / 0.6305)
+        )(shown, clean)
+        expected = 2 * (0.84 * (1 - alike) + 0.16 * (shown - clean).abs().mean())
+        losses.append(float(guide(shown, clean)))
+        assert losses[-1] == pytest.approx(float(expected), abs=1e-5)
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] == pytest.approx(0, abs=1e-5)
+    with pytest.raises(InputError, match="at least 44 px for ms-ssim"):
+        guide(clean[..., :43], clean[..., :43])
+    smallest = clean[..., :44, :44]
+    shown = (smallest + 0.05).requires_grad_(True)
+    guide(shown, smallest).backward()  # type: ignore[no-untyped-call]
+    assert shown.grad is not None
+    assert bool(shown.grad.isfinite().all())
 
 
 def test_guides_what_pixels_do_not_show(shown: Tensor) -> None:

@@ -155,7 +155,7 @@ class Guidance(Section):
     let images pass; epochs are validated by the whole loss from the first on.
     """
 
-    pixel: Literal["mse", "l1", "charbonnier"] = "mse"
+    pixel: Literal["mse", "l1", "charbonnier", "ms-ssim"] = "mse"
     pixel_weight: Annotated[float, Field(ge=0)] = 200.0
     logits: Annotated[float, Field(ge=0)] = 1.0
     features: Annotated[float, Field(ge=0)] = 0.0
