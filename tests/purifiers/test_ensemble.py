@@ -109,7 +109,7 @@ def test_members_come_trained_and_need_their_files_no_more(images: Tensor, tmp_p
     purifier = Ensemble([{"name": "unet", "weights": str(file)}, "median"]).eval()
     assert purifier.learns == "nothing"
     assert purifier.describe()["members"][0] == {
-        "name": "unet", "widths": [4], "blocks": [1], "shuffle": 1,
+        "name": "unet", "widths": [4], "blocks": [1], "shuffle": 1, "condition": False,
     }  # fmt: skip
     saved = save_purifier(purifier, tmp_path / "both.safetensors")
     file.unlink()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
-from jernih.purifiers import JernihM, JernihS, UNet
+from jernih.purifiers import JernihM, JernihS, UNet, restore_purifier, save_purifier
 from jernih.randomness import generator, seeded
 from jernih.validate import InputError
 
@@ -44,13 +46,49 @@ def test_shifts_by_whole_squares_do_not_matter() -> None:
     torch.testing.assert_close(purifier(moved)[..., 104:112, 104:112], middle)
 
 
+def test_conditioning_changes_nothing_at_first() -> None:
+    plain, shown = trained(), images(32, 48)
+    conditioned = UNet(widths=(8, 16), blocks=(1, 2), condition=True).eval()
+    absent = conditioned.load_state_dict(plain.state_dict(), strict=False)
+    assert absent.unexpected_keys == []
+    assert {name.split(".")[0] for name in absent.missing_keys} == {"level"}
+    torch.testing.assert_close(conditioned(shown), plain(shown))
+
+
+def test_conditioning_follows_the_strength_of_the_disturbance(tmp_path: Path) -> None:
+    """What an image of its own strength is restored by is not what another's is."""
+    purifier = trained(condition=True)
+    levels: list[Tensor] = []
+    assert purifier.level is not None
+    purifier.level.register_forward_hook(lambda _, __, made: levels.append(made[0][0]))
+    shown = images(32, 32)
+    noise = torch.randn(shown.shape, generator=generator("noise"))
+    for std in (0.0, 0.05, 0.2):
+        purifier((shown + std * noise).clamp(0, 1))
+    assert levels[0].shape == (2, 8, 1, 1)
+    assert not torch.allclose(levels[0], levels[1], atol=1e-4)
+    assert not torch.allclose(levels[1], levels[2], atol=1e-4)
+    purifier(shown).square().sum().backward()
+    assert all(bool(p.grad.any()) for p in purifier.level.parameters() if p.grad is not None)
+    assert purifier.level.estimate.weight.grad is not None
+    again = restore_purifier(save_purifier(purifier, tmp_path / "p.safetensors"))
+    assert torch.equal(again(shown), purifier(shown))
+
+
 def test_sizes() -> None:
     for purifier, most in ((JernihS(), 0.5e6), (JernihM(), 4e6)):
         assert most / 2 < sum(p.numel() for p in purifier.parameters()) <= most
 
 
 @pytest.mark.parametrize(
-    "options", [{"widths": ()}, {"widths": (8, 0)}, {"blocks": (1,)}, {"shuffle": 0}]
+    "options",
+    [
+        {"widths": ()},
+        {"widths": (8, 0)},
+        {"blocks": (1,)},
+        {"shuffle": 0},
+        {"condition": True, "widths": (8,), "blocks": (1,)},
+    ],  # fmt: skip
 )
 def test_refuses(options: dict[str, object]) -> None:
     with pytest.raises(InputError, match=next(iter(options))):

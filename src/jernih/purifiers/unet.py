@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -30,6 +31,34 @@ class Block(nn.Module):
         return out
 
 
+class Level(nn.Module):
+    """A scale and a shift for each map of the decoder, by how disturbed the image is.
+
+    That is estimated from the means of all the encoder's maps (FiLM, Perez et al.,
+    arXiv:1709.07871). Scales start at one, shifts at zero: nothing changes at first.
+    """
+
+    def __init__(self, seen: Sequence[int], steered: Sequence[int], hidden: int = 32) -> None:
+        super().__init__()
+        self.steered = tuple(steered)
+        self.estimate = nn.Linear(sum(seen), hidden)
+        self.steer = nn.Linear(hidden, 2 * sum(steered))
+        nn.init.zeros_(self.steer.weight)
+        nn.init.zeros_(self.steer.bias)
+
+    def forward(self, maps: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Scale and shift, each (N, C, 1, 1), of every stage, from the encoder's maps."""
+        means = torch.cat([stage.mean((2, 3)) for stage in maps], 1)
+        both = self.steer(functional.relu(self.estimate(means)))[..., None, None]
+        scales, shifts = both.chunk(2, 1)
+        return [
+            (1 + scale, shift)
+            for scale, shift in zip(
+                scales.split(self.steered, 1), shifts.split(self.steered, 1), strict=True
+            )
+        ]
+
+
 @PURIFIERS.register("unet")
 class UNet(Purifier):
     """Residual U-Net: output = input + prediction.
@@ -46,9 +75,12 @@ class UNet(Purifier):
         widths: channels of the stages, from the finest on.
         blocks: residual blocks of each stage of the encoder; the decoder has one in each.
         shuffle: s, the side of the squares of pixels rearranged into channels; 1 for none.
+        condition: whether the decoder's maps are scaled and shifted by the strength of the
+            disturbance, which the network estimates (as FFDNet is told it, arXiv:1710.04026).
 
     Raises:
-        InputError: for no stages, other than one number of blocks a stage, or counts below one.
+        InputError: for no stages, other than one number of blocks a stage, counts below one, or
+            conditioning of a network of one stage, which has no decoder.
 
     Example:
         >>> import torch
@@ -65,6 +97,7 @@ class UNet(Purifier):
         widths: Sequence[int] = (16, 32, 64, 96),
         blocks: Sequence[int] = (1, 1, 1, 1),
         shuffle: int = 1,
+        condition: bool = False,
     ) -> None:
         super().__init__()
         if not widths or min(widths) < 1:
@@ -87,6 +120,9 @@ class UNet(Purifier):
             for fine, coarse in itertools.pairwise(widths)
         )
         self.up = nn.ModuleList(Block(width) for width in widths[:-1])
+        if condition and len(widths) == 1:
+            raise InputError("condition", "False for a network of one stage", condition)
+        self.level = Level(widths, widths[-2::-1]) if condition else None
         self.leave = nn.Conv2d(widths[0], channels, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
         if self.leave.bias is not None:
@@ -108,10 +144,12 @@ class UNet(Purifier):
             kept.append(maps)
             maps = narrow(maps)
         maps = self.down[-1](maps)
-        for widen, block, beside in zip(
-            reversed(self.widen), reversed(self.up), reversed(kept), strict=True
+        levels = self.level([*kept, maps]) if self.level is not None else [None] * len(kept)
+        for widen, block, beside, level in zip(
+            reversed(self.widen), reversed(self.up), reversed(kept), levels, strict=True
         ):
-            maps = block(widen(maps) + beside)
+            maps = widen(maps) + beside
+            maps = block(maps if level is None else level[0] * maps + level[1])
         predicted = functional.pixel_shuffle(self.leave(maps), self.shuffle)
         restored: Tensor = images + predicted[..., :height, :width]
         return restored
