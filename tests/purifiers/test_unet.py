@@ -88,7 +88,7 @@ def test_sizes() -> None:
         {"blocks": (1,)},
         {"shuffle": 0},
         {"condition": True, "widths": (8,), "blocks": (1,)},
-    ],  # fmt: skip
+    ],
 )
 def test_refuses(options: dict[str, object]) -> None:
     with pytest.raises(InputError, match=next(iter(options))):
