@@ -87,6 +87,10 @@ def test_structure_against_torchmetrics_own_class() -> None:
         assert losses[-1] == pytest.approx(float(expected), abs=1e-5)
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] == pytest.approx(0, abs=1e-5)
+    near = (clean + 0.003 * noise).clamp(0, 1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # as a training in mixed precision asks
+        mixed = float(guide.pixels(near, clean))
+    assert mixed == pytest.approx(float(guide.pixels(near, clean)), rel=1e-4)
     with pytest.raises(InputError, match="at least 44 px for ms-ssim"):
         guide(clean[..., :43], clean[..., :43])
     smallest = clean[..., :44, :44]

@@ -32,13 +32,15 @@ def _ms_ssim(restored: Tensor, clean: Tensor) -> Tensor:
     if min(restored.shape[-2:]) < LEAST_SIDE:
         wanted = f"images of at least {LEAST_SIDE} px for ms-ssim"
         raise InputError("guidance.pixel", wanted, tuple(restored.shape[-2:]))
-    alike = multiscale_structural_similarity_index_measure(
-        restored,
-        clean,
-        data_range=1.0,
-        betas=tuple(scale / sum(SCALES) for scale in SCALES),
-        normalize="relu",
-    )
+    # Variances are small differences of squares, which half precision would lose.
+    with torch.autocast(restored.device.type, enabled=False):
+        alike = multiscale_structural_similarity_index_measure(
+            restored.float(),
+            clean.float(),
+            data_range=1.0,
+            betas=tuple(scale / sum(SCALES) for scale in SCALES),
+            normalize="relu",
+        )
     loss: Tensor = 0.84 * (1 - alike) + 0.16 * functional.l1_loss(restored, clean)
     return loss
 
