@@ -298,6 +298,24 @@ def test_takes_weights_that_come_with_the_package(tmp_path: Path) -> None:
         Pipeline(small_run(tmp_path, **changes)).model()
 
 
+def test_a_random_purifier_gives_the_same_figures_again(tmp_path: Path) -> None:
+    members = [{"name": "jpeg", "quality": 5}, {"name": "bit-depth", "bits": 1}, "median"]
+    purifier = {"name": "ensemble", "members": members, "how": "random"}
+    other = {"mean": {"purifier": {**purifier, "how": "average"}}}
+    survey = {"title": "both", "epsilons": [0.1], "knowledge": ["adaptive"], "others": True}
+    changes = {
+        "model.purifier": purifier, "model.others": other, "assess.surveys": [survey],
+    }  # fmt: skip
+    config = small_run(tmp_path, **changes)
+    state = torch.get_rng_state()
+    first = Pipeline(config, out=tmp_path / "1").run()
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(7)
+    assert Pipeline(config, out=tmp_path / "2").run() == first
+    assert hashes(tmp_path / "1") == hashes(tmp_path / "2")
+    assert any(warning.check == "random model" for warning in first.warnings)
+
+
 def test_another_file_of_a_member_is_noticed(tmp_path: Path) -> None:
     member = tmp_path / "member.safetensors"
     changes = {

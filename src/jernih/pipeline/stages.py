@@ -10,6 +10,7 @@ from typing import Any
 
 from jernih.config import RunConfig, Section, Unit
 from jernih.device import pick_device
+from jernih.randomness import seeded
 from jernih.run_folder import RunFolder
 from jernih.storage import sha256_file
 from jernih.validate import InputError
@@ -67,7 +68,9 @@ class Stages:
             yield None
             return
         self.reporter.stage(name, "running")
-        yield self.folder.begin(name, key)
+        # A random purifier draws from torch's own numbers: the same ones in the next run.
+        with seeded(self.config.seed, "stage", name):
+            yield self.folder.begin(name, key)
         self.folder.complete(name, key)
         self.reporter.stage(name, "complete")
 
