@@ -28,7 +28,8 @@ from jernih.attacks import ATTACKS, UNBOUNDED
 from jernih.data.sources import SOURCES
 from jernih.detectors import DETECTORS
 from jernih.harmless import HARMLESS
-from jernih.purifiers import PURIFIERS
+from jernih.purifiers import PURIFIERS, Ensemble
+from jernih.purifiers.ensemble import read_members
 from jernih.types import Knowledge, Policy
 from jernih.validate import InputError, nearest, parse_eps
 
@@ -362,8 +363,15 @@ class RunConfig(Section):
                 raise InputError(
                     "attack.targeted", "false: runs train and measure untargeted", "true"
                 )
-        for purifier in (model.purifier, *(other.purifier for other in model.others.values())):
+        purifiers = [("model.purifier", model.purifier, model.purifier_weights)]
+        purifiers += [
+            (f"model.others.{name}", other.purifier, other.weights)
+            for name, other in model.others.items()
+        ]
+        for where, purifier, weights in purifiers:
             PURIFIERS.check(purifier.name, purifier.options)
+            if purifier.name == Ensemble.name:
+                _check_members(where, purifier.options["members"], weights is not None)
         surveys = self.assess.detection
         detectors = [unit for survey in surveys for unit in survey.detectors.values()]
         for detector in (*detectors, *([model.detector] if model.detector else [])):
@@ -371,6 +379,14 @@ class RunConfig(Section):
             DETECTORS.check(detector.name, options)
         for change in (unit for survey in surveys for unit in survey.harmless):
             HARMLESS.create(change.name, **change.options)
+
+
+def _check_members(where: str, members: Any, trained: bool) -> None:
+    """Check an ensemble's members; without weights at most one may want to be fitted, alone."""
+    ways = [member.learns for member in read_members(members) if member.learns != "nothing"]
+    if not trained and "in closed form" in ways and len(ways) > 1:
+        wanted = "a member that learns in closed form to be the only one without weights"
+        raise InputError(f"{where}.members", wanted, f"{len(ways)} that learn")
 
 
 def load_config(

@@ -17,10 +17,12 @@ from jernih.purifiers import (
     PURIFIERS,
     Ensemble,
     Median,
+    Purifier,
     find_purifier,
     restore_purifier,
     save_purifier,
 )
+from jernih.purifiers.ensemble import read_members
 from jernih.randomness import generator, seeded
 from jernih.validate import InputError
 from tests.conftest import tiny_classifier
@@ -28,7 +30,7 @@ from tests.conftest import tiny_classifier
 TWO: tuple[Any, ...] = ({"name": "jpeg", "quality": 40}, {"name": "median", "size": 3})
 
 
-def unet(seed: int) -> nn.Module:
+def unet(seed: int) -> Purifier:
     with seeded("member", seed):
         made = PURIFIERS.create("unet", widths=(4,), blocks=(1,))
         for parameter in made.parameters():
@@ -68,7 +70,7 @@ def test_expectation_finds_what_single_draws_do_not(images: Tensor, tmp_path: Pa
     """An attacker who climbs the mean over draws fools more than one who climbs one draw."""
     members = []
     for seed in range(4):
-        file = save_purifier(unet(seed), tmp_path / f"{seed}.safetensors")  # type: ignore[arg-type]
+        file = save_purifier(unet(seed), tmp_path / f"{seed}.safetensors")
         members.append({"name": "unet", "weights": str(file)})
     purifier = Ensemble(members, how="random").eval()
     with seeded("plane"):
@@ -105,7 +107,7 @@ def test_is_noticed_to_be_random(images: Tensor) -> None:
 
 
 def test_members_come_trained_and_need_their_files_no_more(images: Tensor, tmp_path: Path) -> None:
-    file = save_purifier(unet(0), tmp_path / "member.safetensors")  # type: ignore[arg-type]
+    file = save_purifier(unet(0), tmp_path / "member.safetensors")
     purifier = Ensemble([{"name": "unet", "weights": str(file)}, "median"]).eval()
     assert purifier.learns == "nothing"
     assert purifier.describe()["members"][0] == {
@@ -153,9 +155,100 @@ def test_gradients_reach_members_and_images(images: Tensor) -> None:
     assert any(p.grad is not None and bool(p.grad.any()) for p in purifier.parameters())
 
 
+def test_members_learn_by_their_own_losses(images: Tensor) -> None:
+    """A variational member keeps its divergence, a denoising one its noise."""
+    vae = {"name": "skip-vae", "image_size": 32, "widths": (4, 4, 4), "latent": 4, "beta": 50.0}
+    both = Ensemble([vae, {"name": "denoising-autoencoder", "widths": (4,)}, "jpeg"])
+    attacked = (images + 0.1).clamp(0, 1)
+    source = generator("loss")
+    members = [part for part in both.parts if isinstance(part, Purifier)]
+    own = torch.stack([part.loss(attacked, images, source) for part in members[:2]])
+    torch.testing.assert_close(both.loss(attacked, images, generator("loss")), own.mean())
+    assert both.trains_on == "attacked"
+    assert Ensemble(["denoising-autoencoder", "deep-autoencoder"]).trains_on == "clean"
+    steady = Ensemble(TWO)
+    torch.testing.assert_close(
+        steady.loss(attacked, images), (steady(attacked) - images).square().mean()
+    )
+
+
+def test_members_that_come_trained_stay_as_they_are(images: Tensor, tmp_path: Path) -> None:
+    file = save_purifier(unet(0), tmp_path / "member.safetensors")
+    purifier = Ensemble(
+        [
+            {"name": "unet", "widths": (4,), "weights": file},
+            {"name": "conv-autoencoder", "widths": (4,)},
+            {"name": "pca", "patch": 8, "components": 16, "weights": None},
+        ]
+    )
+    before = {name: value.clone() for name, value in purifier.state_dict().items()}
+    optimizer = torch.optim.AdamW(purifier.parameters(), lr=0.01, weight_decay=0.1)
+    purifier.loss(images, images).backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    changed = {
+        int(name.split(".")[1])
+        for name, value in purifier.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
+    assert changed == {1}
+    fitted = Ensemble(
+        [
+            {"name": "pca", "patch": 8, "components": 16},
+            {"name": "pca", "patch": 8, "components": 16, "weights": _fitted(images, tmp_path)},
+        ]
+    )
+    kept = fitted.state_dict()["parts.1.basis"].clone()
+    fitted.fit([images[:3].square()])
+    assert torch.equal(fitted.state_dict()["parts.1.basis"], kept)
+    assert not torch.equal(fitted.state_dict()["parts.0.basis"], kept)
+
+
+def _fitted(images: Tensor, folder: Path) -> Path:
+    pca = PURIFIERS.create("pca", patch=8, components=16)
+    pca.fit([images])
+    return save_purifier(pca, folder / "pca.safetensors")
+
+
+def test_members_may_answer_in_another_precision(
+    images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Median, "restore", lambda self, shown: shown.bfloat16())
+    assert Ensemble(TWO, how="random").eval()(images).dtype is torch.float32
+
+
+def test_a_member_without_weights_has_to_learn() -> None:
+    assert Ensemble([{"name": "unet", "weights": None}, "jpeg"]).learns == "by gradient"
+    assert [member.learns for member in read_members(["unet", "jpeg", "pca"])] == [
+        "by gradient", "nothing", "in closed form",
+    ]  # fmt: skip
+
+
+def test_members_are_checked_before_a_run_begins() -> None:
+    for members, message in (
+        ("[jpeg, {name: median, sizes: 3}]", "nearest: 'size'"),
+        ("[jpeg]", "at least two"),
+        ("[pca, unet]", "only one without weights; got 2 that learn"),
+    ):
+        for place in ("model.purifier", "model.others.x.purifier"):
+            with pytest.raises(InputError, match=message):
+                load_config(None, [f"{place}={{name: ensemble, members: {members}}}"])
+    load_config(
+        None,
+        ["model.purifier={name: ensemble, members: [pca, unet]}", "model.purifier_weights=x"],
+    )
+    load_config(None, ["model.purifier={name: ensemble, members: [pca, {name: unet, weights: x}]}"])
+
+
 @pytest.mark.parametrize(
     ("members", "more", "message"),
     [
+        (None, {}, "at least two purifiers; got None"),
+        ({"name": "jpeg", "quality": 3}, {}, "at least two purifiers"),
+        (["jpeg", 5], {}, "each a name, or a mapping of name and options; got 5"),
+        (["jpeg", ["median", "pca"]], {}, "each a name"),
+        (["jpeg", {"quality": 3}], {}, "each a name"),
+        (["jpeg", {"name": "unet", "weights": "nowhere.safetensors"}], {}, "an existing"),
+        (["jpeg", {"name": "median", "weights": "jernih-s-imagenet"}], {}, "member's weights"),
         (["jpeg"], {}, "at least two purifiers"),
         ("jpeg", {}, "at least two purifiers"),
         (["jpeg", {"name": "ensemble", "members": TWO}], {}, "other than ensembles"),
