@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from jernih.config import RunConfig, Training, load_config
+from jernih.detectors import DETECTORS
+from jernih.purifiers import PURIFIERS
 from jernih.validate import InputError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -23,6 +25,19 @@ def test_the_phantom_config_is_the_embedded_default() -> None:
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_config_loads(path: Path) -> None:
     assert load_config(path).out == f"runs/{path.stem}"
+
+
+def test_magnet_is_taught_by_no_attack() -> None:
+    """Its autoencoder sees clean images and noise alone, and none of its detectors is fitted."""
+    config = load_config(CONFIGS / "magnet-phantom.yaml")
+    purifier = PURIFIERS.create(config.model.purifier.name, **config.model.purifier.options)
+    assert (purifier.learns, purifier.trains_on) == ("by gradient", "clean")
+    assert config.model.guidance is None
+    (survey,) = config.assess.detection
+    names = {unit.name for unit in survey.detectors.values()}
+    assert names == {"reconstruction-error", "jensen-shannon"}
+    assert config.model.detector in survey.detectors.values()
+    assert not any(DETECTORS.get(name).learns for name in names)
 
 
 def test_overrides(tmp_path: Path) -> None:
