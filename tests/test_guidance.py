@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.image import MultiScaleStructuralSimilarityIndexMeasure
@@ -160,6 +161,10 @@ def test_training_through_both(
     assert len(rows) == 5
     assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
     assert all(0 <= float(row["val_through_accuracy"]) <= 1 for row in rows)
+    events = EventAccumulator(str(tmp_path / "run/tensorboard"), {"images": 0}).Reload()
+    (pictures,) = (events.Images(tag) for tag in events.Tags()["images"])
+    assert [picture.step for picture in pictures] == [0, 1, 2, 3, 4]
+    assert (pictures[0].width, pictures[0].height) == (4 * 32, 4 * 32)
     # A batch in training gets one bound, validation the largest.
     assert set(attacked) == {(nn.Sequential, (0.05,)), (nn.Sequential, (0.1,))}
     assert not purifier.training

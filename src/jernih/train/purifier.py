@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,6 +19,10 @@ from jernih.train.adversarial_set import AdversarialSet
 from jernih.train.base import Batch, Task, TrainingData, fit
 from jernih.train.guidance import Guide, Seen
 from jernih.validate import InputError
+
+SHOWN = 4
+"""Images that TensorBoard is shown after each epoch."""
+STRONGER = 10
 
 
 def fit_purifier(
@@ -222,6 +227,8 @@ class _PurifierTask(Task):
         attacked = self._shown(
             batch, choice, source, self.prepared[1] if self.prepared else None, seen
         )
+        if batch_idx == 0:
+            self._show(images, attacked)
         values = self._values(attacked, images, labels, seen)
         share = self.guidance.through_share if self.guidance and self.through else 0.0
         if share:
@@ -232,6 +239,18 @@ class _PurifierTask(Task):
             values["val_loss"] = (1 - share) * values["val_loss"] + share * through["val_loss"]
             values["val_through_accuracy"] = through["val_accuracy"]
         self.record(values, len(images))
+
+    def _show(self, images: Tensor, attacked: Tensor) -> None:
+        """For TensorBoard: some validation images, attacked, restored, and what was taken away."""
+        if not isinstance(self.logger, TensorBoardLogger):
+            return
+        clean, shown = images[:SHOWN], attacked[:SHOWN]
+        restored = self.model(shown)
+        taken = (0.5 + STRONGER * (shown - restored)).clamp(0, 1)
+        rows = [torch.cat(list(row), 2) for row in (clean, shown, restored, taken)]
+        picture = torch.cat(rows, 1).detach().float().cpu()
+        title = f"clean, attacked, restored, taken away ×{STRONGER}"
+        self.logger.experiment.add_image(title, picture, self.current_epoch)
 
     def _values(
         self, attacked: Tensor, images: Tensor, labels: Tensor, seen: Seen | None
