@@ -300,7 +300,10 @@ class Published(Section):
 
 
 class Assess(Section):
-    """How to assess the defended model."""
+    """How to assess the defended model.
+
+    Attackers who know a random purifier climb the mean of so many ``draws`` at every step.
+    """
 
     knowledge: Annotated[tuple[Knowledge, ...], Field(min_length=1)] = ("oblivious", "adaptive")
     batch_size: Annotated[int, Field(ge=1)] = 32
@@ -308,11 +311,12 @@ class Assess(Section):
     surveys: tuple[SurveyChoice, ...] = ()
     detection: tuple[DetectionSurveyChoice, ...] = ()
     wanted_recall: WantedRecall | None = None
+    draws: Annotated[int, Field(ge=1)] = 1
 
     @model_serializer(mode="wrap")
     def _without_what_is_usual(self, serialise: SerializerFunctionWrapHandler) -> Any:
-        """Runs finished before there were detection surveys stay finished."""
-        return _less(serialise(self), detection=not self.detection)
+        """Runs finished before there were detection surveys and draws stay finished."""
+        return _less(serialise(self), detection=not self.detection, draws=self.draws == 1)
 
 
 class RunConfig(Section):

@@ -146,8 +146,9 @@ def _random(assessment: Assessment) -> Iterator[tuple[Severity, str]]:
             "serious",
             f"The model is random: two calls with the same clean images give different outputs "
             f"({listed}). A gradient of one draw is a poor guide to the next, so the attack is "
-            f"weaker than one on the mean over draws (jernih.adaptive.Expectation), and every "
-            f"number here would come out differently another time.",
+            f"weaker than one on the mean over draws (assess.draws, or "
+            f"jernih.adaptive.Expectation), and with other draws every number here would be "
+            f"another.",
         )
 
 

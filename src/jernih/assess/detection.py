@@ -31,7 +31,7 @@ from jernih.classifiers import Classifier
 from jernih.defended import Defended
 from jernih.detectors import Detector
 from jernih.harmless import Harmless
-from jernih.randomness import generator
+from jernih.randomness import generator, seeded
 from jernih.storage import fingerprint
 from jernih.types import Threat
 from jernih.validate import (
@@ -154,7 +154,8 @@ def survey_detection(
             images, labels, _ = default_collate([dataset[i] for i in chosen])
             images = check_images(images.to(device), "dataset images")
             labels = check_labels(labels, len(images), len(models[0].classifier.classes))
-            values = _measure(models, images, labels.to(device), plan, start)
+            with seeded(plan.seed, "detection", start):  # what random purifiers draw from
+                values = _measure(models, images, labels.to(device), plan, start)
             if file is not None:
                 save_part(file, mark, values)
         done.append(values)

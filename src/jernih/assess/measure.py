@@ -85,7 +85,7 @@ def measure_batch(
     rows: list[list[dict[str, Array]]] = []
     for k, knowledge in enumerate(plan.knowledge):
         results = plan.attack.sweep(
-            model.classifier if knowledge == "oblivious" else model,
+            model.classifier if knowledge == "oblivious" else plan.known(model, "assess", batch),
             images,
             labels,
             plan.bounds,
@@ -133,7 +133,7 @@ def _probes(
         probe(each, images, labels, seen, gradients=follows and knowledge in plan.knowledge)
         for each, seen, knowledge in (
             (model.classifier, images, "oblivious"),
-            (model, restored, "adaptive"),
+            (plan.known(model, "probe"), restored, "adaptive"),
         )
     ]
     return np.stack(rows)

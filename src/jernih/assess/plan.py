@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from torch import nn
+
+from jernih.adaptive import Expectation
 from jernih.attacks import Attack
+from jernih.randomness import generator
 from jernih.storage import fingerprint
 from jernih.types import Knowledge
 from jernih.validate import InputError, check_choice, check_number
@@ -25,6 +29,8 @@ class AssessmentPlan:
         batch_size: images measured together.
         level: confidence level of every interval, in [0.5, 0.999].
         seed: seed of the attack's randomness and of the bootstrap.
+        draws: answers of a random purifier that an adaptive attacker averages at every step
+            (:class:`jernih.adaptive.Expectation`); 1 for a purifier that is not random.
 
     Raises:
         InputError: for a value outside these, and for a targeted attack.
@@ -41,6 +47,7 @@ class AssessmentPlan:
     batch_size: int = 32
     level: float = 0.95
     seed: int = 0
+    draws: int = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.attack, Attack):
@@ -56,7 +63,7 @@ class AssessmentPlan:
             raise InputError("knowledge", "at least one kind of attacker", "none")
         for kind in self.knowledge:
             check_choice("knowledge", kind, get_args(Knowledge))
-        for name, least in (("batch_size", 1), ("seed", 0)):
+        for name, least in (("batch_size", 1), ("seed", 0), ("draws", 1)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InputError(name, f"an integer of at least {least}", repr(value))
@@ -79,7 +86,20 @@ class AssessmentPlan:
             "batch_size": self.batch_size,
             "level": self.level,
             "seed": self.seed,
+            **({"draws": self.draws} if self.draws > 1 else {}),
         }
+
+    def known(self, model: nn.Module, *parts: int | str) -> nn.Module:
+        """What an adaptive attacker climbs: the model, or its mean answer over the draws.
+
+        Args:
+            model: images (N, 3, H, W) → logits (N, K).
+            parts: what sets these draws apart from others of the same seed.
+        """
+        if self.draws == 1:
+            return model
+        source = generator(self.seed, "draws", *parts)
+        return Expectation(model, self.draws, generator=source).eval()
 
     def fingerprint(self) -> str:
         """A SHA-256 over :meth:`describe`, for telling one plan's results from another's."""

@@ -16,6 +16,7 @@ from jernih.assess.plan import AssessmentPlan
 from jernih.assess.result import Assessment
 from jernih.assess.summarise import device_of, summarise
 from jernih.defended import Defended
+from jernih.randomness import seeded
 from jernih.storage import fingerprint
 from jernih.validate import InputError, check_images, check_labels
 
@@ -97,7 +98,9 @@ def _observe(
             images, labels, _ = default_collate([dataset[i] for i in range(start, stop)])
             images = check_images(images.to(device), "dataset images")
             labels = check_labels(labels, len(images), len(defended.classifier.classes)).to(device)
-            values = measure_batch(frozen, images, labels, plan, batch, start, wanted)
+            # A random purifier draws from torch's own numbers; a resumed run meets the same ones.
+            with seeded(plan.seed, "batch", batch):
+                values = measure_batch(frozen, images, labels, plan, batch, start, wanted)
             if file is not None:
                 save_part(file, mark, values)
         else:

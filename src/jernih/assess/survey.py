@@ -26,7 +26,7 @@ from jernih.assess.words import format_attack
 from jernih.classifiers import Classifier
 from jernih.defended import Defended
 from jernih.purifiers import Purifier
-from jernih.randomness import derive_seed, generator
+from jernih.randomness import derive_seed, generator, seeded
 from jernih.storage import fingerprint, read_json, to_json, write_json
 from jernih.types import Threat
 from jernih.validate import InputError, check_images, check_labels, check_logits
@@ -191,7 +191,8 @@ def survey(
             device = classifier.mean.device
             images = check_images(images.to(device), "dataset images")
             labels = check_labels(labels, len(images), len(classifier.classes)).to(device)
-            values = _measure(frozen, images, labels, plan.assessment, start)
+            with seeded(plan.assessment.seed, "survey", start):  # what random purifiers draw from
+                values = _measure(frozen, images, labels, plan.assessment, start)
             if file is not None:
                 save_part(file, mark, values)
         done.append(values)
@@ -260,9 +261,12 @@ def _measure(
         if knowledge == "adaptive":
             for name, model in models.items():
                 source = generator(derive_seed(plan.seed, "survey", name), knowledge, start)
-                found = plan.attack.sweep(model, images, labels, plan.bounds, generator=source)
+                known = plan.known(model, "survey", name, start)
+                found = plan.attack.sweep(known, images, labels, plan.bounds, generator=source)
                 for threat, result in zip(threats, found, strict=True):
-                    note(name, threat, result.logits)
+                    with torch.no_grad():  # a mean over draws is not what the model answers
+                        logits = result.logits if known is model else model(result.images)
+                    note(name, threat, logits)
             continue
         source = generator(plan.seed, "survey", knowledge, start)
         found = plan.attack.sweep(classifier, images, labels, plan.bounds, generator=source)

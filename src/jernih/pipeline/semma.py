@@ -129,6 +129,7 @@ class Pipeline(ModelStages):
             settings.batch_size,
             settings.level,
             self.config.seed,
+            settings.draws,
         )
 
     def _parts(self, name: str, *stages: str) -> tuple[Path, str]:
@@ -176,6 +177,7 @@ class Pipeline(ModelStages):
                     settings.batch_size,
                     settings.level,
                     self.config.seed,
+                    settings.draws,
                 ),
                 choice.limit,
             )
