@@ -18,7 +18,7 @@ from jernih.validate import InputError
 from tests.assess.examples import Scenes, Smooth, defended_model, plan, run
 from tests.assess.test_run import same_observations
 
-AWARE = Threat("linf", 4 / 255, "adaptive")
+AWARE = Threat("linf", 2 / 255, "adaptive")
 
 
 class Torn(Purifier):
