@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 from rich.console import Console
@@ -21,8 +22,10 @@ import jernih.pipeline.data
 from jernih import cli
 from jernih.attacks import ATTACKS
 from jernih.classifiers import save_classifier
+from jernih.data.images import read_image
 from jernih.data.sources import SOURCES
 from jernih.harmless import HARMLESS
+from jernih.purifiers import restore_purifier
 from jernih.terminal import TerminalReporter
 from tests.attack_files.conftest import stripes_classifier
 from tests.helpers import small_run, striped_folder
@@ -364,6 +367,19 @@ def test_purify(
     code, text, _ = call(*arguments, monkeypatch=monkeypatch, capsys=capsys)
     assert code == 0
     assert "1 there already and kept" in text
-    code, _, errors = call(*arguments[:4], monkeypatch=monkeypatch, capsys=capsys)
+    both = (*arguments, "--weights", "jernih-s-imagenet")
+    code, _, errors = call(*both, monkeypatch=monkeypatch, capsys=capsys)
     assert code == 2
     assert "either weights or a name" in errors
+
+
+def test_purify_with_what_comes_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (12, 9), (10, 200, 30)).save(tmp_path / "in.png")
+    arguments = ("purify", str(tmp_path / "in.png"), "--out", str(tmp_path / "out.png"))
+    code, text, _ = call(*arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 0
+    assert "1 written" in text
+    expected = restore_purifier("jernih-s-imagenet")(read_image(tmp_path / "in.png")[None])[0]
+    torch.testing.assert_close(read_image(tmp_path / "out.png"), expected, atol=0.5 / 255, rtol=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -55,8 +56,11 @@ def test_lines_name_layers_shapes_and_parameters() -> None:
 
 @pytest.mark.parametrize("name", PURIFIERS.names())
 def test_every_purifier_has_a_table(name: str) -> None:
-    sizes = {"image_size": 64, "widths": (4, 8, 8), "latent": 8} if name == "skip-vae" else {}
-    purifier = PURIFIERS.create(name, **sizes)
+    options: dict[str, dict[str, Any]] = {
+        "skip-vae": {"image_size": 64, "widths": (4, 8, 8), "latent": 8},
+        "ensemble": {"members": ("conv-autoencoder", "unet")},
+    }
+    purifier = PURIFIERS.create(name, **options.get(name, {}))
     text = layer_summary(purifier, 64)
     assert type(purifier).__name__ in text
     assert "[1, 3, 64, 64]" in text
