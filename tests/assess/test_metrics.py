@@ -124,3 +124,26 @@ def test_the_share_of_the_commonest_answer() -> None:
         np.array([0, 1, 2, 2]), np.array([1, 1, 1, 2]), np.zeros(4), CLASSES, Bootstrap(4, 0)
     )
     assert (found.top_prediction, found.top_share.successes, found.top_share.n) == ("b", 3, 4)
+
+
+def test_an_area_of_nearly_equal_pairs_lies_within_its_interval() -> None:
+    """Attacked scores a little above those of the same images unchanged: a weak attack's."""
+    n = 140
+    clean = np.random.default_rng(5).random(n)
+    scores = np.concatenate([clean, clean + 1e-5])
+    found, _ = ranking(
+        scores, np.repeat([False, True], n), np.tile(np.arange(n), 2), Bootstrap(n, 0)
+    )
+    assert found.value == pytest.approx(0.5, abs=0.005)
+    assert found.value is not None
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low <= found.value <= found.high
+    assert found.high - found.low < 0.02
+    same, _ = ranking(
+        np.concatenate([clean, clean + 2]),
+        np.repeat([False, True], n),
+        np.tile(np.arange(n), 2),
+        Bootstrap(n, 0),
+    )
+    assert (same.low, same.value, same.high) == (1, 1, 1)

@@ -155,7 +155,9 @@ def ranking(
         found: Array = np.divide(wins, pairs, where=pairs > 0, out=np.full_like(wins, np.nan))
         return found
 
-    return bootstrap.interval(area), Curve(tuple(map(float, fpr)), tuple(map(float, tpr)))
+    # With several scores an image, one drawn twice is compared with its own copy too often.
+    found = bootstrap.interval(area, centred=len(scores) > bootstrap.n)
+    return found, Curve(tuple(map(float, fpr)), tuple(map(float, tpr)))
 
 
 def least_flagged(clean: Array, fpr: float) -> float:

@@ -88,11 +88,13 @@ class Bootstrap:
         self.seed = seed
         self.level = level
 
-    def interval(self, estimate: Estimate) -> Interval:
+    def interval(self, estimate: Estimate, *, centred: bool = False) -> Interval:
         """Interval of an estimate.
 
         Args:
             estimate: weights (R, n) → estimates (R,), NaN where a resample allows none.
+            centred: for shares that resamples get wrong on the average: by how much, is taken from
+                them, and what then lies outside [0, 1] is cut.
         """
         value = float(estimate(np.ones((1, self.n), dtype=np.float32))[0])
         pieces = max(1, self.weights.size // CHUNK)
@@ -100,6 +102,8 @@ class Bootstrap:
         found = found[np.isfinite(found)]
         low = high = None
         if len(found) and np.isfinite(value):
+            if centred:
+                found = (found + value - found.mean()).clip(0, 1)
             tail = (1 - self.level) / 2
             low, high = (float(v) for v in np.quantile(found, [tail, 1 - tail]))
         return Interval(
