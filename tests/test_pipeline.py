@@ -19,6 +19,7 @@ from jernih.assess.detection_result import DetectionSurvey
 from jernih.assess.survey import Survey
 from jernih.attacks import Attack
 from jernih.cards import publish
+from jernih.harmless import HARMLESS
 from jernih.pipeline import Pipeline, Reporter
 from jernih.purifiers import PURIFIERS, Purifier, restore_purifier, save_purifier
 from jernih.randomness import generator, seeded
@@ -400,6 +401,31 @@ def test_a_detector_that_learns_is_fitted_once(tmp_path: Path) -> None:
     changed = Pipeline(small_run(tmp_path, **{**changes, "model.epsilons": [0.3]})).model()
     assert changed.detector is not None
     assert not torch.equal(changed.detector(images), first.detector(images))
+
+
+def test_detectors_let_harmless_changes_pass(tmp_path: Path) -> None:
+    """A detector that is told of noise flags less of it, and is made anew for that."""
+    noise = {"name": "gaussian-noise", "std": 0.1}
+    found = {}
+    for kind in ("reconstruction-error", "combination"):
+        for told in ([], [noise, {"name": "brightness"}]):
+            changes = {"model.detector": {"name": kind}, "model.harmless": told}
+            pipeline = Pipeline(small_run(tmp_path, **changes))
+            detector = pipeline.model().detector
+            assert detector is not None
+            test = pipeline.modify()["test"]
+            images = torch.stack([test[k][0] for k in range(len(test))])
+            noisy = HARMLESS.create(**noise)(images, generator=generator("told"))  # type: ignore[arg-type]
+            found[kind, bool(told)] = int(detector.flag(detector(noisy)).sum())
+            card = read_json(tmp_path / "run/model/detector/detector.json")
+            assert ("harmless" in card) == bool(told)
+    assert card["harmless"] == [noise, {"name": "brightness", "change": 0.1}]
+    assert [len(scores) for scores in card["harmless_scores"]] == [len(card["clean_scores"])] * 2
+    assert found["reconstruction-error", False] >= 8
+    assert found["reconstruction-error", True] < 4
+    assert found["combination", True] < 4
+    with pytest.raises(InputError, match="nearest: 'brightness'"):
+        small_run(tmp_path, **{"model.harmless": [{"name": "brightnes"}]})
 
 
 DETECTION: dict[str, Any] = {

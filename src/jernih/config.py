@@ -205,7 +205,8 @@ class Model(Section):
     """Classifier, attack, purifier and detector; training settings of null mean: take as it is.
 
     ``purifier_weights`` are taken as they are; with ``purifier_start`` the training begins. Both
-    are files, or names of weights that come with the package.
+    are files, or names of weights that come with the package. Detectors are to let changes pass
+    that are ``harmless``: they are fitted and calibrated with images so changed, too.
     """
 
     classifier: ClassifierChoice = ClassifierChoice()
@@ -225,6 +226,7 @@ class Model(Section):
     others: dict[str, OtherPurifier] = {}
     detector: Unit | None = Unit(name="reconstruction-error")
     fpr: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    harmless: tuple[Unit, ...] = ()
     policy: Policy = "restore"
 
     @model_validator(mode="after")
@@ -381,7 +383,8 @@ class RunConfig(Section):
         for detector in (*detectors, *([model.detector] if model.detector else [])):
             options = {"classifier": None, "purifier": None, **detector.options}
             DETECTORS.check(detector.name, options)
-        for change in (unit for survey in surveys for unit in survey.harmless):
+        changes = [unit for survey in surveys for unit in survey.harmless]
+        for change in (*changes, *model.harmless):
             HARMLESS.create(change.name, **change.options)
 
 

@@ -127,6 +127,10 @@ def test_calibration_picks_the_right_rank(classifier: Classifier) -> None:
     assert detector.calibrate(scores, fpr=0.05).threshold == 19
     assert detector.calibrate(scores, fpr=0.5).threshold == 10
     assert detector.flag(torch.tensor([10.0, 10.1])).tolist() == [False, True]
+    raised = detector.calibrate(scores, 0.05, [scores - 3, scores + 4])
+    assert (raised.threshold, raised.fpr, raised.n) == (23, 0.05, len(scores))
+    with pytest.raises(InputError, match="finite scores"):
+        detector.calibrate(scores, 0.05, [scores * float("nan")])
 
 
 def test_calibration_refuses_too_few_or_bad_scores(classifier: Classifier) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -107,7 +107,9 @@ class Detector(Configured, nn.Module, ABC):
         """The score above which an image is flagged; None before calibration."""
         return None if self.calibration is None else self.calibration.threshold
 
-    def calibrate(self, scores: Tensor, fpr: float = 0.05) -> Calibration:
+    def calibrate(
+        self, scores: Tensor, fpr: float = 0.05, harmless: Sequence[Tensor] = ()
+    ) -> Calibration:
         """Set the threshold so that at most a share ``fpr`` of new clean images is flagged.
 
         Of n clean scores the ⌈(n + 1)(1 − fpr)⌉-th smallest is taken (split conformal prediction,
@@ -117,19 +119,15 @@ class Detector(Configured, nn.Module, ABC):
         Args:
             scores: scores (n,) of clean images that served no other purpose.
             fpr: the wanted false-positive rate, in (0, 1).
+            harmless: scores (n,) of the same images under each of some changes that are not to be
+                flagged either: the highest threshold that any of them asks for is taken.
 
         Raises:
             InputError: for scores that are not finite, or too few for this rate.
         """
         check_number("fpr", fpr, 1e-6, 1 - 1e-6)
-        if scores.ndim != 1 or not bool(torch.isfinite(scores).all()):
-            raise InputError("scores", "finite scores of shape (n,)", tuple(scores.shape))
-        n = len(scores)
-        rank = math.ceil((n + 1) * (1 - fpr) - 1e-9)
-        if rank > n:
-            least = math.ceil(1 / fpr - 1e-9) - 1
-            raise InputError("scores", f"at least {least} clean images for fpr {fpr:g}", n)
-        self.calibration = Calibration(float(scores.sort().values[rank - 1]), fpr, n)
+        thresholds = [_threshold(found, fpr) for found in (scores, *harmless)]
+        self.calibration = Calibration(max(thresholds), fpr, len(scores))
         return self.calibration
 
     def flag(self, scores: Tensor) -> Tensor:
@@ -141,6 +139,17 @@ class Detector(Configured, nn.Module, ABC):
         if self.calibration is None:
             raise InputError("detector", "a calibrated threshold", "none yet")
         return scores > self.calibration.threshold
+
+
+def _threshold(scores: Tensor, fpr: float) -> float:
+    if scores.ndim != 1 or not bool(torch.isfinite(scores).all()):
+        raise InputError("scores", "finite scores of shape (n,)", tuple(scores.shape))
+    n = len(scores)
+    rank = math.ceil((n + 1) * (1 - fpr) - 1e-9)
+    if rank > n:
+        least = math.ceil(1 / fpr - 1e-9) - 1
+        raise InputError("scores", f"at least {least} clean images for fpr {fpr:g}", n)
+    return float(scores.sort().values[rank - 1])
 
 
 DETECTORS: Registry[Detector] = Registry("detector")

@@ -18,6 +18,7 @@ from jernih.data.modify import ImageDataset
 from jernih.data.unlabelled import unlabelled_files, with_unlabelled
 from jernih.defended import Defended
 from jernih.detectors import DETECTORS, Calibration, Detector
+from jernih.harmless import HARMLESS, Harmless
 from jernih.pipeline.classifier import AttackCheck, ClassifierStages
 from jernih.pipeline.stages import digest, plain
 from jernih.purifiers import (
@@ -231,6 +232,8 @@ class ModelStages(ClassifierStages):
             settings = self.config.model
             splits.append("train")
             fitted = {"attack": plain(settings.attack), "epsilons": settings.epsilons}
+        if self._harmless:
+            fitted["harmless"] = [change.describe() for change in self._harmless]
         key = self._key(
             *splits,
             **fitted,
@@ -243,23 +246,51 @@ class ModelStages(ClassifierStages):
             if folder is not None:
                 detector.to(self.device).eval()
                 if detector.learns:
-                    detector.fit(self._some_clean, self._some_attacked)
+                    detector.fit(self._some_unattacked, self._some_attacked)
                     write_tensors(folder / LEARNT, detector.learnt())
                 with torch.no_grad():
-                    batches = self._batches("val", "detector")
-                    scores = torch.cat([detector(images).cpu() for images, _ in batches])
-                calibration = detector.calibrate(scores, self.config.model.fpr)
+                    found = [
+                        torch.stack([detector(shown).cpu() for shown in self._changed(images, k)])
+                        for k, (images, _) in enumerate(self._batches("val", "detector"))
+                    ]
+                scores, *harmless = torch.cat(found, 1)
+                calibration = detector.calibrate(scores, self.config.model.fpr, harmless)
                 card = {
                     "detector": detector.describe(),
                     "calibration": dataclasses.asdict(calibration),
                     "clean_scores": scores.tolist(),
                 }
+                if harmless:
+                    card["harmless"] = fitted["harmless"]
+                    card["harmless_scores"] = [changed.tolist() for changed in harmless]
                 write_json(folder / "detector.json", card)
         folder = self.folder.path / stage
         if detector.learns:
             detector.restore_learnt(read_weights(folder / LEARNT))
         detector.calibration = Calibration(**read_json(folder / "detector.json")["calibration"])
         return detector
+
+    @functools.cached_property
+    def _harmless(self) -> list[Harmless]:
+        return [HARMLESS.create(u.name, **u.options) for u in self.config.model.harmless]
+
+    def _changed(self, images: Tensor, batch: int) -> list[Tensor]:
+        """The images as they are, then under each change that detectors are to let pass."""
+        return [
+            images,
+            *(
+                change(images, generator=generator(self.config.seed, "let pass", k, batch))
+                for k, change in enumerate(self._harmless)
+            ),
+        ]
+
+    def _some_unattacked(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Training images to fit a detector to, as they are, and under each change in turn."""
+        for number, (images, labels) in enumerate(self._some_clean()):
+            yield images, labels
+            if self._harmless:
+                changed = self._changed(images, number)[1:]
+                yield changed[number % len(changed)], labels
 
     def _some_clean(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Training images to fit a detector to, as they are, drawn from all classes."""
