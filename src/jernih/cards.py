@@ -109,6 +109,11 @@ def history_text(history: list[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
+def read_figures(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Accuracies of a run and its surveys, each with threat model, n and interval; or none."""
+    return _figures(Path(run) / "assess")
+
+
 def _counts(manifest: Manifest) -> dict[str, Any]:
     """Images of each split: by class where there are few, in all where there are many."""
     return {

@@ -50,6 +50,12 @@ OutFolder = Annotated[
     Path | None, typer.Option("--out", help="Run folder; left out: the config's.")
 ]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
+Model = Annotated[
+    str, typer.Argument(help="A run's folder, a packaged model, or OWNER/NAME on the hub.")
+]
+TrustCode = Annotated[
+    bool, typer.Option("--trust-code", help="Let the model's own Python code or program run.")
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")]
 
 
@@ -514,6 +520,31 @@ def publish(
         notes=notes,
     )
     out.print(f"Card: {card}", soft_wrap=True)
+
+
+@app.command(
+    help=_example(
+        "package runs/phantom --out my-defended-model",
+        "Write a run's defended model as one folder, for serve, export and dicom-node, or for the "
+        "Hugging Face hub (--push).",
+    )
+)
+def package(
+    model: Model,
+    target: Annotated[Path, typer.Option("--out", help="The folder.")],
+    push: Annotated[
+        str | None, typer.Option("--push", metavar="OWNER/NAME", help="Also send it to the hub.")
+    ] = None,
+    trust_code: TrustCode = False,
+) -> None:
+    _begin(False)
+    from jernih.pipeline import find_defended
+
+    defended = find_defended(model, trust_code=trust_code)
+    defended.save_pretrained(target)
+    out.print(f"Folder: {target}", soft_wrap=True)
+    if push is not None:
+        out.print(f"Hub: {defended.push_to_hub(push)}", soft_wrap=True)
 
 
 @app.command(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Self, get_args
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
 
 import torch
+from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
 from jernih.classifiers import Classifier
 from jernih.classifiers.prepare import channels_last
+from jernih.data.modify import Prepare
 from jernih.detectors import Detector
 from jernih.purifiers import Purifier
 from jernih.types import Policy
@@ -39,11 +43,16 @@ class Inspection:
     actions: tuple[Action, ...]
 
 
-class Defended(nn.Module):
+class Defended(nn.Module, ModelHubMixin):
     """A classifier behind an automatic purifier: images in [0, 1] → logits.
 
     The classifier is left as it is. Since the whole is a plain module, any attack that works on
     a classifier works through it (an adaptive attack).
+
+    ``save_pretrained(folder)`` writes it to a folder, ``from_pretrained(folder)`` reads it, and
+    with the name of a repository instead of a folder they, and ``push_to_hub``, go by the Hugging
+    Face hub (:class:`huggingface_hub.ModelHubMixin`). ``from_pretrained`` takes ``trust_code``,
+    as :func:`jernih.hub.read_defended` does.
 
     Args:
         classifier: the classifier to defend.
@@ -53,6 +62,9 @@ class Defended(nn.Module):
             detector does not flag as they came: harmless images keep every pixel, at the price that
             an attack has one more way past. ``"reject-flagged"`` restores all, and says of those
             flagged that they are rejected.
+        prepare: how images of any size are brought to what the classifier takes; for those who
+            have files (the server, a DICOM node). None: as they come.
+        card: what else is known of it, as plain data: a title, the figures that it reached.
 
     Raises:
         InputError: for a detector of another purifier, and for a policy that goes by flags without
@@ -65,6 +77,9 @@ class Defended(nn.Module):
         purifier: Purifier,
         detector: Detector | None = None,
         policy: Policy = "restore",
+        *,
+        prepare: Prepare | None = None,
+        card: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if detector is not None and detector.purifier is not purifier:
@@ -76,6 +91,43 @@ class Defended(nn.Module):
         self.purifier = purifier
         self.detector = detector
         self.policy: Policy = policy
+        self.prepare = prepare
+        self.card = dict(card or {})
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        from jernih.hub import write_defended
+
+        write_defended(self, save_directory)
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        trust_code: bool = False,
+        **said: Any,  # what the mixin has read of config.json, which we read as a whole
+    ) -> Defended:
+        from jernih.hub import read_defended
+
+        folder = Path(model_id).expanduser()
+        if not folder.is_dir():
+            from huggingface_hub import snapshot_download
+
+            found = snapshot_download(
+                model_id,
+                revision=revision,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+                token=token,
+            )
+            folder = Path(found)
+        return read_defended(folder, trust_code=trust_code)
 
     def forward(self, images: Tensor) -> Tensor:
         """Classify images (N, 3, H, W), restored as the policy says; returns logits (N, K)."""
@@ -117,5 +169,7 @@ class Defended(nn.Module):
         detector = None
         if self.detector is not None:
             detector = self.detector.made_for(classifier, purifier)
-        made = type(self)(classifier, purifier, detector, self.policy)
+        made = type(self)(
+            classifier, purifier, detector, self.policy, prepare=self.prepare, card=self.card
+        )
         return made.eval().requires_grad_(False)

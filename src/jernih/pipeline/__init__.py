@@ -5,8 +5,9 @@ its result: from the run folder where it is complete with the same inputs, else 
 Each file here adds the stages of a letter or three to the class of the one before.
 """
 
+from jernih.pipeline.find import find_defended
 from jernih.pipeline.model import AttackCheck
 from jernih.pipeline.semma import Pipeline
 from jernih.pipeline.stages import Progress, Reporter
 
-__all__ = ["AttackCheck", "Pipeline", "Progress", "Reporter"]
+__all__ = ["AttackCheck", "Pipeline", "Progress", "Reporter", "find_defended"]
