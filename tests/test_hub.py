@@ -194,10 +194,11 @@ EPS = 8 / 255
 
 
 def _foolbox(target: Defended, images: Tensor) -> Tensor:
-    import foolbox
+    from foolbox.attacks import LinfPGD
+    from foolbox.models.pytorch import PyTorchModel
 
-    wrapped = foolbox.PyTorchModel(target, bounds=(0, 1), device="cpu")
-    _, made, _ = foolbox.attacks.LinfPGD(steps=3)(wrapped, images, LABELS, epsilons=EPS)
+    wrapped = PyTorchModel(target, bounds=(0, 1), device="cpu")
+    _, made, _ = LinfPGD(steps=3)(wrapped, images, LABELS, epsilons=EPS)
     attacked: Tensor = made
     return attacked
 
