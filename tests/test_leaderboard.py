@@ -62,6 +62,16 @@ def test_every_figure_is_told() -> None:
     assert "`jernih run strong.yaml`, 1,234 parameters." in page
 
 
+def test_balanced_accuracy_where_there_are_few_classes() -> None:
+    ends = {"balanced_accuracy": 0.7, "balanced_low": 0.6, "balanced_high": 0.8}
+    page = leaderboard([card("few", figure("clean", "no attack", 0.9, **ends), CLEAN)])
+    assert "| n | accuracy | balanced accuracy | after 8-bit rounding |" in page
+    assert "| 50 | 90.0 [80.0, 95.0] | 70.0 [60.0, 80.0] | – | – |" in page
+    assert "| 50 | 90.0 [80.0, 95.0] | – | – | – |" in page
+    many = leaderboard([card("many", figure("clean", "no attack", 0.9, balanced_accuracy=0.7))])
+    assert "balanced accuracy" not in many
+
+
 def test_detectors_stand_side_by_side() -> None:
     attacked = {"images": "attacked", "threat": "oblivious pgd-10, L∞ ≤ 0.03", "n": 40}
     ends = {"flagged": 0.1, "flagged_low": 0.05, "flagged_high": 0.2, "nominal_fpr": 0.05}

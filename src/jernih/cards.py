@@ -15,7 +15,7 @@ from jernih import __version__
 from jernih.assess import Assessment
 from jernih.assess.detection_result import DetectionSurvey
 from jernih.assess.result import Interval, Rate
-from jernih.assess.survey import BARE, Survey
+from jernih.assess.survey import BARE, FEW, Survey
 from jernih.assess.words import format_threat
 from jernih.classifiers import restore_classifier
 from jernih.data.manifest import Manifest
@@ -117,7 +117,7 @@ def read_figures(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
 def _counts(manifest: Manifest) -> dict[str, Any]:
     """Images of each split: by class where there are few, in all where there are many."""
     return {
-        split: counts if len(manifest.classes) <= 12 else sum(counts.values())
+        split: counts if len(manifest.classes) <= FEW else sum(counts.values())
         for split, counts in manifest.counts().items()
     }
 
@@ -144,7 +144,10 @@ def _figures(folder: Path) -> list[dict[str, Any]]:
             "images": condition.which,
             "threat": format_threat(condition.threat, assessment.attack),
             **_rate(condition.accuracy),
-            "balanced_accuracy": condition.balanced_accuracy.value,
+            **_balanced(
+                condition.balanced_accuracy.value,
+                condition.balanced_accuracy if len(assessment.classes) <= FEW else None,
+            ),
         }
         if condition.accuracy_8bit is not None:
             figure["accuracy_8bit"] = condition.accuracy_8bit.value
@@ -164,7 +167,7 @@ def _figures(folder: Path) -> list[dict[str, Any]]:
                         "images": images,
                         "threat": threat,
                         **_rate(row.accuracy),
-                        "balanced_accuracy": row.balanced_accuracy,
+                        **_balanced(row.balanced_accuracy, row.balanced),
                     }
                 )
     return figures
@@ -203,6 +206,16 @@ def _detection(folder: Path) -> list[dict[str, Any]]:
                     }
                 )
     return rows
+
+
+def _balanced(value: float | None, found: Interval | None) -> dict[str, Any]:
+    """Balanced accuracy, with its interval where there are few classes."""
+    name = "balanced_accuracy"
+    return (
+        {name: value}
+        if found is None
+        else {name: value, "balanced_low": found.low, "balanced_high": found.high}
+    )
 
 
 def _ends(name: str, found: Rate | Interval) -> dict[str, Any]:

@@ -90,21 +90,32 @@ def _table(cards: list[dict[str, Any]]) -> str:
 
 
 def _details(card: dict[str, Any]) -> str:
+    few = any("balanced_low" in figure for figure in card["figures"])
     lines = [
         f"### {card['name']}\n",
         f"`{card['command']}`, {card['parameters']:,} parameters.{_notes(card)}\n",
-        "| images | threat model | n | accuracy | after 8-bit rounding | PSNR, dB |",
-        "|-|-|-|-|-|-|",
+        "| images | threat model | n | accuracy "
+        + ("| balanced accuracy " if few else "")
+        + "| after 8-bit rounding | PSNR, dB |",
+        "|-|-|-|-|-|-|" + ("-|" if few else ""),
     ]
     for figure in card["figures"]:
         rounded = figure.get("accuracy_8bit")
         psnr = figure.get("psnr")
         lines.append(
             f"| {figure['images']} | {figure['threat']} | {figure['n']} | {_cell(figure)} "
+            f"{f'| {_balanced(figure)} ' if few else ''}"
             f"| {'–' if rounded is None else f'{100 * rounded:.1f}'} "
             f"| {'–' if psnr is None else f'{psnr:.1f}'} |"
         )
     return "\n".join([*lines, *_detectors(card)]) + "\n"
+
+
+def _balanced(figure: dict[str, Any]) -> str:
+    if figure.get("balanced_low") is None:
+        return "–"
+    low, high = 100 * figure["balanced_low"], 100 * figure["balanced_high"]
+    return f"{100 * figure['balanced_accuracy']:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def _detectors(card: dict[str, Any]) -> list[str]:

@@ -47,6 +47,7 @@ def test_agrees_with_the_full_assessment() -> None:
         restored = full.condition("restored", threat)
         assert row.accuracy == restored.accuracy
         assert row.balanced_accuracy == pytest.approx(restored.balanced_accuracy.value)
+        assert row.balanced == restored.balanced_accuracy
         assert row.recall == restored.per_class
         assert row.top_prediction == restored.top_prediction
     for threat in (t for t in full.threats if t.knowledge == "oblivious"):

@@ -82,6 +82,17 @@ def score(
     )
 
 
+def balanced_accuracy(labels: Array, predictions: Array, bootstrap: Bootstrap) -> Interval:
+    """Mean recall over the classes present, with its interval.
+
+    Args:
+        labels: class indices (n,).
+        predictions: class indices (n,).
+        bootstrap: resamples of the n images.
+    """
+    return bootstrap.interval(_class_estimates(labels, predictions, np.unique(labels))[0])
+
+
 def _average(name: str, rows: Sequence[ClassScores], weights: Array) -> ClassScores:
     table = np.array([(row.precision, row.recall, row.f1) for row in rows])
     precision, recall, f1 = (float(v) for v in np.average(table, axis=0, weights=weights))

@@ -18,10 +18,11 @@ from pydantic import TypeAdapter
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from jernih.assess.metrics import balanced_accuracy
 from jernih.assess.observations import Array, load_part, save_part
 from jernih.assess.plan import AssessmentPlan
-from jernih.assess.result import ClassScores, Rate
-from jernih.assess.statistics import rate
+from jernih.assess.result import ClassScores, Interval, Rate
+from jernih.assess.statistics import Bootstrap, rate
 from jernih.assess.words import format_attack
 from jernih.classifiers import Classifier
 from jernih.defended import Defended
@@ -33,6 +34,8 @@ from jernih.validate import InputError, check_images, check_labels, check_logits
 
 BARE = "none"
 """How the row of the classifier without a purifier is named."""
+FEW = 12
+"""Most classes of a label space whose recalls are told apart."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class SurveyRow:
         recall: scores of each class present, in a label space of at most twelve.
         top_prediction: the class predicted most often.
         top_share: its share.
+        balanced: the balanced accuracy with its interval, in a label space of at most twelve; None
+            in surveys of older versions.
     """
 
     purifier: str
@@ -58,6 +63,7 @@ class SurveyRow:
     recall: tuple[ClassScores, ...]
     top_prediction: str
     top_share: Rate
+    balanced: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -202,6 +208,10 @@ def survey(
     labels_seen = joined["label"]
     common = int(np.bincount(labels_seen).argmax())
     attack = plan.assessment.attack
+    few = len(classifier.classes) <= FEW
+    resamples = (
+        Bootstrap(len(positions), plan.assessment.seed, plan.assessment.level) if few else None
+    )
     return Survey(
         title=plan.title,
         attack={k: v for k, v in attack.describe().items() if k not in ("eps", "targeted")},
@@ -212,7 +222,14 @@ def survey(
         majority=rate(labels_seen == common, plan.assessment.level),
         purifiers={name: purifier.describe() for name, purifier in purifiers.items()},
         rows=tuple(
-            _row(cell, labels_seen, joined[_cell_name(cell)], classifier.classes, plan.assessment)
+            _row(
+                cell,
+                labels_seen,
+                joined[_cell_name(cell)],
+                classifier.classes,
+                plan.assessment,
+                resamples,
+            )
             for cell in cells
         ),
     )
@@ -279,14 +296,19 @@ def _measure(
 
 
 def _row(
-    cell: Cell, labels: Array, predictions: Array, classes: Sequence[str], plan: AssessmentPlan
+    cell: Cell,
+    labels: Array,
+    predictions: Array,
+    classes: Sequence[str],
+    plan: AssessmentPlan,
+    bootstrap: Bootstrap | None,
 ) -> SurveyRow:
     right = predictions == labels
     present = np.unique(labels)
     recalls = [float(right[labels == index].mean()) for index in present]
     common = int(np.bincount(predictions).argmax())
     scores = []
-    if len(classes) <= 12:
+    if len(classes) <= FEW:
         for index, recall in zip(present, recalls, strict=True):
             hits, claimed = (
                 int((right & (labels == index)).sum()),
@@ -305,4 +327,5 @@ def _row(
         recall=tuple(scores),
         top_prediction=classes[common],
         top_share=rate(predictions == common, plan.level),
+        balanced=balanced_accuracy(labels, predictions, bootstrap) if bootstrap else None,
     )

@@ -11,8 +11,8 @@ import pandas as pd
 from jernih.assess.metrics import FPRS
 from jernih.assess.observations import Observations
 from jernih.assess.result import Assessment, Condition, DetectionResult, Interval, Rate
-from jernih.assess.survey import BARE, Survey
-from jernih.assess.words import DASH, format_rate, format_threat, percent
+from jernih.assess.survey import BARE, Survey, SurveyRow
+from jernih.assess.words import DASH, format_interval, format_rate, format_threat, percent
 from jernih.storage import write_text
 from jernih.types import Threat
 from jernih.validate import InputError
@@ -95,9 +95,13 @@ def survey_rows(survey: Survey) -> tuple[tuple[str, ...], list[tuple[str, ...]]]
                 recalls = (
                     ", ".join(f"{s.name} {percent(s.recall)}" for s in row.recall) if row else DASH
                 )
-                cells += (percent(row.balanced_accuracy) if row else DASH, recalls)
+                cells += (_balanced(row) if row else DASH, recalls)
         table.append(cells)
     return headings, table
+
+
+def _balanced(row: SurveyRow) -> str:
+    return percent(row.balanced_accuracy) if row.balanced is None else format_interval(row.balanced)
 
 
 def survey_frame(survey: Survey) -> pd.DataFrame:
@@ -108,6 +112,7 @@ def survey_frame(survey: Survey) -> pd.DataFrame:
             **threat_columns(row.threat, survey.attack_name),
             "n": row.n,
             **rate_columns("accuracy", row.accuracy),
+            **rate_columns("balanced_accuracy", row.balanced),
             "balanced_accuracy": row.balanced_accuracy,
             **{f"recall_{scores.name}": scores.recall for scores in row.recall},
             "top_prediction": row.top_prediction,
