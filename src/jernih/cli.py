@@ -357,7 +357,9 @@ def purify(
     from jernih.attack_files import read_options
     from jernih.purifiers import find_purifier
     from jernih.purify_files import purify_files
+    from jernih.world import join_world
 
+    join_world()
     made = purify_files(
         source,
         target,
@@ -598,6 +600,8 @@ def _numbers(argument: str, text: str | None) -> tuple[float, ...] | None:
 
 def _begin(verbose: bool) -> None:
     """Set up the log, and make the user's own modules importable."""
+    # Of several processes that torchrun has started, one speaks.
+    out.quiet = os.environ.get("RANK", "0") != "0"
     handler = RichHandler(console=err, show_path=False, show_time=False, markup=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     logging.getLogger("jernih").setLevel(logging.DEBUG if verbose else logging.INFO)
@@ -622,6 +626,10 @@ def _answer() -> Any:
     finally:
         while _reporters:
             _reporters.pop().close()
+        if "torch" in sys.modules:
+            from jernih.world import leave_world
+
+            leave_world()
 
 
 def main() -> None:

@@ -31,6 +31,7 @@ from jernih.randomness import derive_seed, generator, seeded
 from jernih.storage import fingerprint, read_json, to_json, write_json
 from jernih.types import Threat
 from jernih.validate import InputError, check_images, check_labels, check_logits
+from jernih.world import in_shares
 
 BARE = "none"
 """How the row of the classifier without a purifier is named."""
@@ -186,8 +187,8 @@ def survey(
     cells = _cells(plan.assessment, list(purifiers))
     names = ["label", *(_cell_name(cell) for cell in cells)]
     batch_size = plan.assessment.batch_size
-    done: list[dict[str, Array]] = []
-    for start in range(0, len(positions), batch_size):
+
+    def work(start: int) -> dict[str, Array]:
         chosen = positions[start : start + batch_size]
         file = None if parts is None else parts / f"part-{start:06d}.npz"
         mark = fingerprint([key, plan.assessment.describe(), chosen, names])
@@ -201,9 +202,12 @@ def survey(
                 values = _measure(frozen, images, labels, plan.assessment, start)
             if file is not None:
                 save_part(file, mark, values)
-        done.append(values)
         if progress is not None:
             progress(start + len(chosen), len(positions))
+        return values
+
+    starts = range(0, len(positions), batch_size)
+    done = list(in_shares(starts, lambda: work, kept=parts is not None))
     joined = {name: np.concatenate([part[name] for part in done]) for name in names}
     labels_seen = joined["label"]
     common = int(np.bincount(labels_seen).argmax())

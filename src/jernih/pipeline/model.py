@@ -116,9 +116,13 @@ class ModelStages(ClassifierStages):
         prepared = None
         new = self._new_purifier(choice, weights or start, training)
         trained = new.learns == "by gradient" and training is not None and weights is None
-        if trained and settings.attack_once and not self.folder.is_complete(stage, key):
+        if (
+            trained
+            and settings.attack_once
+            and not self.world.told(self.folder.is_complete(stage, key))
+        ):
             prepared = (self._adversarial_set("train"), self._adversarial_set("val"))
-        with self._stage(stage, key) as folder:
+        with self._stage(stage, key, together=trained) as folder:
             if folder is not None:
                 if new.learns == "in closed form" and weights is None:
                     new.fit(images for images, _ in self._batches("train", stage))
@@ -145,7 +149,8 @@ class ModelStages(ClassifierStages):
                         device=self.device,
                         show_progress=self.reporter.show_training_progress,
                     )
-                save_purifier(new, folder / "purifier.safetensors")
+                if self.world.leads:
+                    save_purifier(new, folder / "purifier.safetensors")
         return restore_purifier(self.folder.path / stage / "purifier.safetensors")
 
     @functools.cached_property
