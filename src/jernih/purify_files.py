@@ -84,7 +84,7 @@ def purify_files(
         else:
             try:
                 image = read_image(file)
-                restored = _restored(purifier, image.to(device))
+                restored = restore_any_size(purifier, image.to(device))
                 written.append(write_png(target, restored, bits=16 if bits == 16 else 8))
             except UnreadableImage as error:
                 log.warning("%s is left out: %s", file, error.reason)
@@ -112,8 +112,8 @@ def _joined(targets: list[Path], shares: list[PurifiedFiles]) -> PurifiedFiles:
 
 
 @torch.no_grad()
-def _restored(purifier: Purifier, image: Tensor) -> Tensor:
-    """An image (3, H, W) of any size, continued as in a mirror to sides that are taken."""
+def restore_any_size(purifier: Purifier, image: Tensor) -> Tensor:
+    """Restore an image (3, H, W) of any size, continued as in a mirror to sides that are taken."""
     height, width = image.shape[1:]
     below, right = -height % purifier.multiple, -width % purifier.multiple
     # Reflection needs more pixels than it adds; tiny images repeat their edge instead.

@@ -13,11 +13,14 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed
 
+from jernih.memory import give_back_freed_memory
 from jernih.validate import InputError
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+TIDIED = 4
+"""Items after which freed memory is given back."""
 PATIENCE = datetime.timedelta(days=7)
 """How long processes wait for the one that works: as long as a stage may take."""
 
@@ -133,9 +136,16 @@ def in_shares(
         if not kept:
             raise InputError("parts", "a folder that all processes share", "none")
         work = worker()
-        for item in items[world.rank :: world.size]:
+        for number, item in enumerate(items[world.rank :: world.size], 1):
             work(item)
+            _tidy(number)
         world.meet()
     work = worker()
-    for item in items:
+    for number, item in enumerate(items, 1):
         yield work(item)
+        _tidy(number)
+
+
+def _tidy(number: int) -> None:
+    if number % TIDIED == 0:
+        give_back_freed_memory()

@@ -23,7 +23,7 @@ RESAMPLES = 1000
 
 CHUNK = 500_000
 """Most weights that an estimate is given at once, which bounds its memory."""
-KEPT = 20_000_000
+KEPT = 4_000_000
 """Most weights that are kept for the next estimate; above, they are drawn anew for each."""
 
 

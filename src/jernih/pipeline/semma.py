@@ -18,7 +18,8 @@ from jernih.assess.layers import layer_summary
 from jernih.assess.operating_point import OperatingPoint, operating_point
 from jernih.assess.published import lay_beside, nearest_bound
 from jernih.assess.result import Finding
-from jernih.assess.survey import Survey, SurveyPlan, survey
+from jernih.assess.survey import SurveyPlan, survey
+from jernih.assess.survey_result import Survey
 from jernih.certify import CertifiedAccuracy, CertifyPlan, certify, draw_certified
 from jernih.data.modify import ImageDataset
 from jernih.defended import Defended
