@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from jernih.config import Training, Unit
+from jernih.data.explore import class_weights
 from jernih.data.modify import ImageDataset
 from jernih.data.unlabelled import unlabelled_files, with_unlabelled
 from jernih.defended import Defended
@@ -129,6 +130,10 @@ class ModelStages(ClassifierStages):
                 elif trained and training is not None:
                     datasets = self.modify()
                     train = datasets["train"]
+                    guidance = settings.guidance
+                    draw = None
+                    if guidance is not None and guidance.balanced:
+                        draw = class_weights(train.manifest)[train.labels]
                     fit_purifier(
                         new,
                         classifier,
@@ -139,11 +144,12 @@ class ModelStages(ClassifierStages):
                                 _as_they_are(train) if prepared else train, self._unlabelled
                             ),
                             datasets["val"],
+                            draw,
                         ),
                         training,
                         folder,
                         clean_share=settings.clean_share,
-                        guidance=settings.guidance,
+                        guidance=guidance,
                         prepared=prepared,
                         seed=self.config.seed,
                         device=self.device,
