@@ -15,6 +15,8 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from jernih import __version__
+from jernih.commands.doctor import doctor
+from jernih.commands.serve import serve
 from jernih.memory import keep_freed_memory
 from jernih.validate import InputError, check_choice
 
@@ -562,6 +564,20 @@ def leaderboard(
     from jernih.leaderboard import write_leaderboard
 
     out.print(f"Page: {write_leaderboard(folders, target)}", soft_wrap=True)
+
+
+app.command(
+    name="doctor",
+    help=_example("doctor", "Show versions, devices, weights, and what is missing."),
+)(doctor)
+app.command(
+    name="serve",
+    help=_example(
+        "serve runs/phantom --runs runs",
+        "Serve a defended model over HTTP, with a web page: images in, label, probabilities, "
+        "suspicion and the restored image out.",
+    ),
+)(serve)
 
 
 @app.command(help=_example("version", "Print the version."))

@@ -153,8 +153,9 @@ class Guidance(Section):
     many convolutions of the classifier, evenly spread. ``epsilons`` are bounds to train with
     instead of the model's, ``attacks`` further attacks, of which each batch gets one or the
     model's. With ``balanced`` each class is drawn as often as the others: else a net trained
-    against its attacker learns to save the commonest class. Before epoch ``since`` the training weighs pixels alone, which teaches the network to
-    let images pass; epochs are validated by the whole loss from the first on.
+    against its attacker learns to save the commonest class. Before epoch ``since`` the training
+    weighs pixels alone, which teaches the network to let images pass; epochs are validated by the
+    whole loss from the first on.
     """
 
     pixel: Literal["mse", "l1", "charbonnier", "ms-ssim"] = "mse"
