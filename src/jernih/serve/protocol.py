@@ -77,9 +77,10 @@ def protocol_routes(service: Service) -> APIRouter:
     async def infer(model: str, request: Request) -> Response:
         """Answers for images (N, 3, H, W) in [0, 1], already of the size that the model takes."""
         known(model)
-        asked, raw = _parts(await request.body(), request.headers.get(_HEADER))
-        images = _images(asked, raw, service)
-        answers = await service.answered(request, list(images))
+        with service.admitted():
+            asked, raw = _parts(await request.body(), request.headers.get(_HEADER))
+            images = _images(asked, raw, service)
+            answers = await service.answered(request, list(images))
         return _response(asked, answers, service)
 
     return router

@@ -94,11 +94,12 @@ def image_routes(service: Service) -> APIRouter:
         a heatmap of where the class was found (Grad-CAM), both as base64 PNG.
         """
         start = time.monotonic()
-        contents = await _contents(request, "image", 1)
-        if len(contents) != 1:
-            raise Refused(422, "invalid", 'There has to be one image, in the field "image".')
-        image = await service.decoded(contents[0])
-        (answer,) = await service.answered(request, [image], areas=areas)
+        with service.admitted():
+            contents = await _contents(request, "image", 1)
+            if len(contents) != 1:
+                raise Refused(422, "invalid", 'There has to be one image, in the field "image".')
+            image = await service.decoded(contents[0])
+            (answer,) = await service.answered(request, [image], areas=areas)
         return {
             **as_json(answer, restored=restored, areas=areas),
             "model": service.settings.name,
@@ -110,21 +111,22 @@ def image_routes(service: Service) -> APIRouter:
     async def classify_batch(request: Request, restored: bool = False, areas: bool = False) -> Any:
         """Classify several images; each is answered, or refused with its own reason."""
         start = time.monotonic()
-        contents = await _contents(request, "images", service.settings.max_images)
-        if not contents:
-            raise Refused(422, "invalid", 'There has to be an image in the field "images".')
-        prepared: list[Tensor] = []
-        results: list[dict[str, Any] | None] = []
-        for content in contents:
-            try:
-                if isinstance(content, Refused):
-                    raise content
-                prepared.append(await service.decoded(content))
-                results.append(None)
-            except Refused as refusal:
-                service.metrics.refused.labels(refusal.code).inc()
-                results.append(refusal.body())
-        answers = iter(await service.answered(request, prepared, areas=areas))
+        with service.admitted():
+            contents = await _contents(request, "images", service.settings.max_images)
+            if not contents:
+                raise Refused(422, "invalid", 'There has to be an image in the field "images".')
+            prepared: list[Tensor] = []
+            results: list[dict[str, Any] | None] = []
+            for content in contents:
+                try:
+                    if isinstance(content, Refused):
+                        raise content
+                    prepared.append(await service.decoded(content))
+                    results.append(None)
+                except Refused as refusal:
+                    service.metrics.refused.labels(refusal.code).inc()
+                    results.append(refusal.body())
+            answers = iter(await service.answered(request, prepared, areas=areas))
         told = [
             as_json(next(answers), restored=restored, areas=areas) if refusal is None else refusal
             for refusal in results

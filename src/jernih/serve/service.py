@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 
@@ -19,7 +20,7 @@ from jernih.answer import Answer, Answerer
 from jernih.serve.answers import verdict_of
 from jernih.serve.batcher import Batcher
 from jernih.serve.decode import decode_image
-from jernih.serve.errors import Refused, too_late
+from jernih.serve.errors import Refused, busy, too_late
 from jernih.serve.metrics import Metrics
 from jernih.serve.settings import ServeSettings
 from jernih.validate import InputError
@@ -47,6 +48,7 @@ class Service:
         )
         self.ready = False
         self.has_areas = True
+        self._inside = 0
         self._decoders: anyio.CapacityLimiter | None = None
 
     @property
@@ -71,6 +73,21 @@ class Service:
         self.ready = False
         if not self.batcher.close(self.settings.drain_s):
             log.warning("requests were left when the time for them was over")
+
+    @contextlib.contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Room for a request, before its body is read: unpacking images costs time, too.
+
+        Raises:
+            Refused: when as many are inside as may wait and be worked on at once.
+        """
+        if self._inside >= self.settings.queue + self.settings.batch:
+            raise busy()
+        self._inside += 1
+        try:
+            yield
+        finally:
+            self._inside -= 1
 
     async def decoded(self, content: bytes) -> Tensor:
         """The prepared image that some bytes encode, unpacked beside the event loop.
