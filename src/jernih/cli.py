@@ -15,6 +15,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from jernih import __version__
+from jernih.commands import export as export_command
 from jernih.memory import keep_freed_memory
 from jernih.validate import InputError, check_choice
 
@@ -560,6 +561,9 @@ def leaderboard(
     from jernih.leaderboard import write_leaderboard
 
     out.print(f"Page: {write_leaderboard(folders, target)}", soft_wrap=True)
+
+
+app.command(name="export", help=export_command.HELP)(export_command.export)
 
 
 @app.command(help=_example("version", "Print the version."))
