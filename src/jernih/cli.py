@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.table import Table
 
 from jernih import __version__
@@ -653,5 +654,5 @@ def main() -> None:
 def _fail(message: str, code: int) -> NoReturn:
     if os.environ.get("JERNIH_DEBUG") and sys.exc_info()[0] is not None:
         raise
-    err.print(f"[bold red]error[/bold red]: {message}", highlight=False, soft_wrap=True)
+    err.print(f"[bold red]error[/bold red]: {escape(message)}", highlight=False, soft_wrap=True)
     sys.exit(code)

@@ -72,6 +72,9 @@ def to_onnx(defended: Defended, example: Tensor, *, opset: int, dynamic_batch: b
     for module in defended.purifier.modules():
         if isinstance(module, Ensemble) and module.how == "random":
             _refuse("purifier", "a random ensemble")
+    if any(isinstance(one, torch.jit.ScriptModule) for one in defended.classifier.modules()):
+        name = defended.classifier.description.get("name", "its network")
+        _refuse("classifier", f"{name}, TorchScript", "torch.export.save makes .pt2, which it can")
     try:
         return _convert(Graph(defended), example, opset, dynamic_batch)
     except Exception as error:  # whatever tracing met in the model, or the exporter in its graph

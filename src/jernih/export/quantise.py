@@ -32,14 +32,20 @@ def calibration_images(
 
     Args:
         source: a folder, of whose images some are drawn at even distances, or images
-            (N, 3, H, W) in [0, 1].
-        prepare: brings them to the model's size.
+            (N, 3, H, W) in [0, 1] that are of the model's size already.
+        prepare: brings images of the folder to the model's size.
 
     Raises:
-        InputError: for too few images and for one that cannot be read.
+        InputError: for too few images, tensors of another size, and a file that cannot be read.
     """
     known: Sequence[Path] | Tensor
-    known = check_images(source) if isinstance(source, Tensor) else unlabelled_files(source)
+    if isinstance(source, Tensor):
+        known = check_images(source, "calibrate")
+        if tuple(known.shape[1:]) != (3, prepare.size, prepare.size):
+            wanted = f"shape (N, 3, {prepare.size}, {prepare.size})"
+            raise InputError("calibrate", wanted, tuple(known.shape))
+    else:
+        known = unlabelled_files(source, "calibrate")
     if len(known) < LEAST:
         raise InputError("calibrate", f"at least {LEAST} images", len(known))
     places = np.linspace(0, len(known) - 1, min(len(known), CALIBRATED + MEASURED)).astype(int)
@@ -47,7 +53,8 @@ def calibration_images(
     images = []
     for place in places:
         one = known[place]
-        images.append(prepare(one if isinstance(one, Tensor) else read_image(one))[None].numpy())
+        image = one if isinstance(one, Tensor) else prepare(read_image(one))
+        images.append(image[None].numpy())
     ranges = images[::3][:CALIBRATED]
     rest = [image for place, image in enumerate(images) if place % 3]
     return ranges, rest[:MEASURED]

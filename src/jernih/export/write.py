@@ -16,7 +16,7 @@ from torch import Tensor
 from jernih import __version__
 from jernih.data.modify import Prepare
 from jernih.defended import Defended
-from jernih.export.graph import to_onnx
+from jernih.export.graph import quiet, to_onnx
 from jernih.export.packages import need
 from jernih.export.quantise import calibration_images, measure_cost, quantise
 from jernih.export.read import FORMAT, start_session
@@ -110,8 +110,8 @@ def export_onnx(
         precision: ``"float32"``, or ``"int8"``: smaller and on most processors faster, at a price
             that is measured and told.
         calibrate: for int8, a folder of images like those that the model will meet, or such
-            images (N, 3, H, W) in [0, 1]: a third sets the ranges of the integers, the rest tells
-            the price.
+            images (N, 3, size, size) in [0, 1]: a third sets the ranges of the integers, the rest
+            tells the price.
 
     Raises:
         InputError: for arguments out of range, a part that ONNX cannot express, a model of more
@@ -139,7 +139,9 @@ def export_onnx(
     fit = "stretch" if defended.prepare is None else defended.prepare.fit
     images = None if calibrate is None else calibration_images(calibrate, Prepare(side, fit))
 
-    proto = to_onnx(defended.frozen().cpu(), example, opset=opset, dynamic_batch=dynamic_batch)
+    with quiet():
+        ready = defended.frozen().cpu()
+    proto = to_onnx(ready, example, opset=opset, dynamic_batch=dynamic_batch)
     whole = start_session(proto.SerializeToString())
     parity = verify(whole, defended, side, batches)
     cost = None
@@ -176,11 +178,16 @@ def _check_weight(defended: Defended) -> None:
 
 def _check_takes(defended: Defended, example: Tensor) -> None:
     """Ask once, so that a model that cannot answer says why in its own words."""
+    example = example.to(defended.classifier.mean.device)
     try:
-        defended.inspect(example.to(defended.classifier.mean.device))
+        defended.inspect(example)
     except InputError:
         raise
     except Exception as error:  # the user's own network may raise anything
+        if len(example) > 1:
+            _check_takes(defended, example[:1])
+            wanted = "False (--one-image), since the model takes one image at a time"
+            raise InputError("dynamic_batch", wanted, "True") from None
         reason = str(error).strip().splitlines() or [type(error).__name__]
         shape = f"images {tuple(example.shape)}"
         raise InputError("size", "one that the model takes", shape, reason[0][:200]) from None
