@@ -22,6 +22,7 @@ from jernih.data.modify import Prepare
 from jernih.defended import Defended
 from jernih.detectors import DETECTORS
 from jernih.export import OnnxDefended, export_onnx, graph, write
+from jernih.export.shuffles import transpose_shuffles
 from jernih.purifiers import PURIFIERS, Purifier, restore_purifier
 from jernih.randomness import generator, seeded
 from jernih.types import Policy
@@ -244,6 +245,36 @@ def test_nearly_equal_and_extreme_answers(tmp_path: Path) -> None:
         expected = sum(part.sum(1) for part in parts) / 2
         assert np.isfinite(scores).all()
         np.testing.assert_allclose(scores, expected, rtol=2e-3, atol=1e-12)
+
+
+def test_pixel_shuffles_become_transposed_convolutions(tmp_path: Path) -> None:
+    class Grouped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.plain = nn.Sequential(nn.Conv2d(3, 45, 1, bias=False), nn.PixelShuffle(3))
+            self.inner = nn.Sequential(
+                nn.Sequential(nn.Conv2d(5, 8, 1), nn.PixelShuffle(2)), nn.ReLU()
+            )
+            self.wide = nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), nn.PixelShuffle(2))
+            self.grouped = nn.Sequential(nn.Conv2d(2, 8, 1, groups=2), nn.PixelShuffle(2))
+
+        def forward(self, images: Tensor) -> Tensor:
+            out: Tensor = self.grouped(self.wide(self.inner(self.plain(images))))
+            return out
+
+    with seeded(0), torch.no_grad():
+        network = Grouped().eval()
+        expected = network(IMAGES[:2, :, :5, :7])
+        changed = transpose_shuffles(network)
+        assert changed is network
+        left = [type(one) for one in network.modules() if isinstance(one, nn.PixelShuffle)]
+        assert len(left) == 2  # of kernels and groups that are another matter
+        torch.testing.assert_close(network(IMAGES[:2, :, :5, :7]), expected)
+    defended = model(purifier=restore_purifier("jernih-s-imagenet"))
+    path = export_onnx(defended, tmp_path / "model.onnx").path
+    operations = [node.op_type for node in onnx.load(path).graph.node]
+    assert operations.count("ConvTranspose") == 3
+    assert "DepthToSpace" not in operations
 
 
 def test_one_image_at_a_time(tmp_path: Path) -> None:

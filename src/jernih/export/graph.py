@@ -76,7 +76,7 @@ def to_onnx(defended: Defended, example: Tensor, *, opset: int, dynamic_batch: b
         name = defended.classifier.description.get("name", "its network")
         _refuse("classifier", f"{name}, TorchScript", "torch.export.save makes .pt2, which it can")
     try:
-        return _convert(Graph(defended), example, opset, dynamic_batch)
+        return convert(Graph(defended), example, opset, dynamic_batch)
     except Exception as error:  # whatever tracing met in the model, or the exporter in its graph
         _name_the_part(defended, example, opset, dynamic_batch)
         _refuse("model", _reason(error))
@@ -94,7 +94,7 @@ def _name_the_part(defended: Defended, example: Tensor, opset: int, dynamic_batc
         parts.append(("detector", repr(detector.name), _Score(defended)))
     for kind, name, part in parts:
         try:
-            _convert(part, example, opset, dynamic_batch)
+            convert(part, example, opset, dynamic_batch)
         except Exception as error:
             _refuse(kind, name, _reason(error) if kind == "classifier" else "")
 
@@ -111,7 +111,8 @@ def _reason(error: BaseException) -> str:
     return (lines[0] if lines else type(error).__name__)[:200]
 
 
-def _convert(module: nn.Module, example: Tensor, opset: int, dynamic_batch: bool) -> Any:
+def convert(module: nn.Module, example: Tensor, opset: int, dynamic_batch: bool) -> Any:
+    """Any module from images to a tensor, or a :class:`Graph`, as an ``onnx.ModelProto``."""
     need("onnxscript", "onnx")
     outputs = OUTPUTS if isinstance(module, Graph) else ("output",)
     with quiet(), torch.no_grad():

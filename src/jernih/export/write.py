@@ -20,6 +20,7 @@ from jernih.export.graph import quiet, to_onnx
 from jernih.export.packages import need
 from jernih.export.quantise import calibration_images, measure_cost, quantise
 from jernih.export.read import FORMAT, start_session
+from jernih.export.shuffles import transpose_shuffles
 from jernih.export.verify import TOLERANCE, random_images, verify
 from jernih.storage import atomic_path, to_json
 from jernih.validate import InputError, check_choice, check_count
@@ -141,6 +142,8 @@ def export_onnx(
 
     with quiet():
         ready = defended.frozen().cpu()
+    if precision == "float32":  # ONNX Runtime has no transposed convolution in integers
+        transpose_shuffles(ready.purifier)
     proto = to_onnx(ready, example, opset=opset, dynamic_batch=dynamic_batch)
     whole = start_session(proto.SerializeToString())
     parity = verify(whole, defended, side, batches)
