@@ -7,7 +7,7 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -79,8 +79,7 @@ def to_onnx(defended: Defended, example: Tensor, *, opset: int, dynamic_batch: b
         return convert(Graph(defended), example, opset, dynamic_batch)
     except Exception as error:  # whatever tracing met in the model, or the exporter in its graph
         _name_the_part(defended, example, opset, dynamic_batch)
-        _refuse("model", _reason(error))
-        raise
+        _refuse("model", "this one as a whole", _reason(error))
 
 
 def _name_the_part(defended: Defended, example: Tensor, opset: int, dynamic_batch: bool) -> None:
@@ -99,7 +98,7 @@ def _name_the_part(defended: Defended, example: Tensor, opset: int, dynamic_batc
             _refuse(kind, name, _reason(error) if kind == "classifier" else "")
 
 
-def _refuse(part: str, got: str, reason: str = "") -> None:
+def _refuse(part: str, got: str, reason: str = "") -> NoReturn:
     raise InputError(part, "one that ONNX can express", got, reason) from None
 
 
