@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.table import Table
 
 from jernih import __version__
+from jernih.commands import export as export_command
 from jernih.commands.doctor import doctor
 from jernih.commands.serve import serve
 from jernih.memory import keep_freed_memory
@@ -578,6 +580,7 @@ app.command(
         "suspicion and the restored image out.",
     ),
 )(serve)
+app.command(name="export", help=export_command.HELP)(export_command.export)
 
 
 @app.command(help=_example("version", "Print the version."))
@@ -673,5 +676,5 @@ def main() -> None:
 def _fail(message: str, code: int) -> NoReturn:
     if os.environ.get("JERNIH_DEBUG") and sys.exc_info()[0] is not None:
         raise
-    err.print(f"[bold red]error[/bold red]: {message}", highlight=False, soft_wrap=True)
+    err.print(f"[bold red]error[/bold red]: {escape(message)}", highlight=False, soft_wrap=True)
     sys.exit(code)
