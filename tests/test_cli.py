@@ -32,7 +32,7 @@ from tests.helpers import small_run, striped_folder
 
 COMMANDS = [
     "run", "sample", "explore", "modify", "model", "assess", "attack", "list", "publish",
-    "purify", "certify", "leaderboard", "version", "package", "export",
+    "purify", "certify", "leaderboard", "version", "package", "export", "serve", "doctor",
 ]  # fmt: skip
 
 
@@ -125,6 +125,19 @@ def test_publish(config: Path, tmp_path: Path, jernih_command: Any) -> None:
     assert "one of 'classifier', 'purifier'" in error_of(wrong)
     nowhere = jernih_command("publish", str(tmp_path / "none"), "classifier", "mine")
     assert "a folder with a trained classifier" in error_of(nowhere)
+
+
+def test_package(config: Path, tmp_path: Path, jernih_command: Any) -> None:
+    assert jernih_command("run", str(config))[0] == 0
+    target = tmp_path / "packaged"
+    code, out, _ = jernih_command("package", str(tmp_path / "run"), "--out", str(target))
+    assert code == 0
+    assert "packaged" in out
+    names = sorted(path.name for path in target.iterdir())
+    assert names == ["README.md", "config.json", "model.safetensors"]
+    assert "| clean | no attack |" in (target / "README.md").read_text(encoding="utf-8")
+    untrusted = jernih_command("package", str(target), "--out", str(tmp_path / "again"))
+    assert "--trust-code" in error_of(untrusted)
 
 
 def test_own_module_in_the_current_folder(
