@@ -14,10 +14,10 @@ RUN pip install --index-url "${TORCH_INDEX}" torch torchvision
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
-RUN pip install ".[serve]"
+RUN pip install ".[dicom,serve]"
 
 FROM python:${PYTHON}-slim
-RUN useradd --create-home --uid 10001 jernih
+RUN useradd --create-home --uid 10001 jernih && install -d -o jernih /spool
 COPY --from=build /opt/jernih /opt/jernih
 ENV PATH=/opt/jernih/bin:$PATH \
     PYTHONUNBUFFERED=1 \

@@ -33,6 +33,7 @@ from tests.helpers import small_run, striped_folder
 COMMANDS = [
     "run", "sample", "explore", "modify", "model", "assess", "attack", "list", "publish",
     "purify", "certify", "leaderboard", "version", "package", "export", "serve", "doctor",
+    "dicom-node",
 ]  # fmt: skip
 
 

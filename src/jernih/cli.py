@@ -17,6 +17,7 @@ from rich.table import Table
 
 from jernih import __version__
 from jernih.commands import export as export_command
+from jernih.commands.dicom_node import dicom_node
 from jernih.commands.doctor import doctor
 from jernih.commands.serve import serve
 from jernih.memory import keep_freed_memory
@@ -568,6 +569,13 @@ def leaderboard(
     out.print(f"Page: {write_leaderboard(folders, target)}", soft_wrap=True)
 
 
+app.command(
+    name="dicom-node",
+    help=_example(
+        "dicom-node runs/phantom --peer ORTHANC@127.0.0.1:4242 --spool spool",
+        "Take radiographs over DICOM, and send a report and the restored image to a peer.",
+    ),
+)(dicom_node)
 app.command(
     name="doctor",
     help=_example("doctor", "Show versions, devices, weights, and what is missing."),
