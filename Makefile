@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow peers lint clean help
+.PHONY: demo test slow peers lint docs clean help
 
 help:
 	@echo "make demo   install into .venv and run the whole pipeline on the embedded default"
@@ -11,6 +11,7 @@ help:
 	@echo "make slow   the tests that take minutes or need the real data"
 	@echo "make peers  the libraries that tests and benchmarks compare with"
 	@echo "make lint   ruff and mypy"
+	@echo "make docs   the documentation as a site, in build/site"
 	@echo "make clean  remove .venv and caches (runs/ stays)"
 
 $(BIN)/python:
@@ -36,6 +37,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m mkdocs build --strict
 
 peers: $(VENV)/.installed-peers
 
