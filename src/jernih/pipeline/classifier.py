@@ -88,7 +88,8 @@ class ClassifierStages(DataStages):
                 elif choice.weights is not None and (history := read_history(choice.weights)):
                     write_text(folder / "history.csv", history_text(history))
                 save_classifier(classifier, folder / "classifier.safetensors")
-        return restore_classifier(self.folder.path / "model/classifier/classifier.safetensors")
+        file = self.folder.path / "model/classifier/classifier.safetensors"
+        return restore_classifier(file, trust_code=True)  # this run has just written it
 
     def _adversarial_training(self) -> AdversarialTraining | None:
         choice = self.config.model.adversarial_training
