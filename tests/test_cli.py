@@ -32,7 +32,8 @@ from tests.helpers import small_run, striped_folder
 
 COMMANDS = [
     "run", "sample", "explore", "modify", "model", "assess", "attack", "list", "publish",
-    "purify", "certify", "leaderboard", "version",
+    "purify", "certify", "leaderboard", "version", "package", "export", "serve",
+    "doctor",
 ]  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from jernih.attacks import FGSM, PGD, Attack
 from jernih.classifiers import Classifier
 from jernih.config import Guidance, Training, Unit
 from jernih.data.unlabelled import unlabelled_files, with_unlabelled
+from jernih.pipeline import Pipeline
 from jernih.purifiers import UNet
 from jernih.randomness import generator, seeded
 from jernih.train import TrainingData, fit_classifier, fit_purifier
@@ -26,7 +27,7 @@ from jernih.train.base import fit
 from jernih.train.guidance import Guide
 from jernih.validate import InputError
 from tests.conftest import tiny_classifier
-from tests.helpers import Edges, datasets, striped_manifest
+from tests.helpers import Edges, datasets, small_run, striped_manifest
 
 
 @pytest.fixture
@@ -225,7 +226,37 @@ def test_the_rate_rises_and_falls(tmp_path: Path, data: TrainingData) -> None:
 
 def test_settings_left_at_their_defaults_leave_no_trace() -> None:
     assert "schedule" not in Training().model_dump()
+    assert "balanced" not in Guidance().model_dump()
+    assert Guidance(balanced=True).model_dump()["balanced"]
     assert Training(schedule="cosine").model_dump()["schedule"] == "cosine"
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_classes_are_drawn_alike_where_asked_for(
+    balanced: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"layers": 0, "balanced": balanced}
+    pipeline = Pipeline(small_run(tmp_path, **{"model.guidance": settings}))
+    drawn: list[Tensor | None] = []
+
+    def note(*given: Any, **_: Any) -> None:
+        drawn.extend(value.draw for value in given if isinstance(value, TrainingData))
+
+    monkeypatch.setattr("jernih.pipeline.model.fit_purifier", note)
+    # Three images in four of one class.
+    first = sorted((tmp_path / "images" / "b").iterdir())
+    for file in first[: len(first) * 2 // 3]:
+        file.unlink()
+    pipeline.purifiers()
+    assert len(drawn) == 1
+    if not balanced:
+        assert drawn[0] is None
+        return
+    train = pipeline.modify()["train"]
+    assert drawn[0] is not None
+    shares = [float(drawn[0][train.labels == label].sum()) for label in (0, 1)]
+    assert shares[0] == pytest.approx(shares[1])
+    assert len(drawn[0][train.labels == 0]) > 2 * len(drawn[0][train.labels == 1])
 
 
 def test_unlabelled_images_join_the_training(tmp_path: Path, data: TrainingData) -> None:
@@ -244,3 +275,5 @@ def test_unlabelled_images_join_the_training(tmp_path: Path, data: TrainingData)
         unlabelled_files(tmp_path / "empty")
     with pytest.raises(ValidationError, match="set labels to predicted"):
         Guidance(unlabelled=str(tmp_path))
+    with pytest.raises(ValidationError, match="no class to balance by"):
+        Guidance(unlabelled=str(tmp_path), labels="predicted", balanced=True)

@@ -48,3 +48,26 @@ def test_freed_memory_is_used_again() -> None:
 def test_the_environment_has_the_last_word() -> None:
     told, _ = faults("keep", MALLOC_ARENA_MAX="4")
     assert told == "False"
+
+
+GROWN = """
+import torch
+from jernih.memory import give_back_freed_memory, keep_freed_memory
+keep_freed_memory()
+held = [torch.ones(2**20) for _ in range(64)]
+del held
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4 // 1024
+before = resident()
+give_back_freed_memory()
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc only")
+def test_what_is_free_can_be_given_back() -> None:
+    known = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "LD_PRELOAD"))}
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", GROWN], env=known, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) > 200

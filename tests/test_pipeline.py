@@ -16,7 +16,7 @@ import jernih.pipeline.model
 import jernih.pipeline.semma
 from jernih.assess import Assessment
 from jernih.assess.detection_result import DetectionSurvey
-from jernih.assess.survey import Survey
+from jernih.assess.survey_result import Survey
 from jernih.attacks import Attack
 from jernih.cards import publish
 from jernih.harmless import HARMLESS

@@ -70,7 +70,8 @@ class Answerer:
     def __init__(self, defended: Defended, device: str = "auto") -> None:
         self.device = pick_device(device)
         self.defended = defended
-        self._ready = defended.frozen().to(self.device)
+        self.ready = defended.frozen().to(self.device)
+        """The copy that is asked; gradients pass through it, so that it can be attacked too."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -87,7 +88,7 @@ class Answerer:
 
     def inspect(self, images: Tensor) -> Inspection:
         """What the model makes of prepared images (N, 3, H, W), on this object's device."""
-        return self._ready.inspect(images.to(self.device))
+        return self.ready.inspect(images.to(self.device))
 
     def __call__(self, images: Sequence[Tensor], *, areas: bool = False) -> list[Answer]:
         """Answer for each image (3, H, W) in [0, 1], of any sizes, in order.
@@ -107,11 +108,12 @@ class Answerer:
         answers: dict[int, Answer] = {}
         for places in groups.values():
             batch = torch.stack([prepared[place] for place in places])
-            found = self.inspect(batch)
-            answers.update(zip(places, self._answers(batch, found, areas), strict=True))
+            answers.update(zip(places, self.answers(batch, areas=areas), strict=True))
         return [answers[place] for place in range(len(prepared))]
 
-    def _answers(self, batch: Tensor, found: Inspection, areas: bool) -> list[Answer]:
+    def answers(self, batch: Tensor, *, areas: bool = False) -> list[Answer]:
+        """Answer for prepared images (N, 3, H, W) in [0, 1], which pass the model together."""
+        found = self.inspect(batch)
         logits, restored = found.logits.float().cpu(), found.restored.cpu()
         scores = None if found.scores is None else found.scores.cpu().tolist()
         flags = None if found.flagged is None else found.flagged.cpu().tolist()

@@ -15,7 +15,7 @@ from jernih import __version__
 from jernih.assess import Assessment
 from jernih.assess.detection_result import DetectionSurvey
 from jernih.assess.result import Interval, Rate
-from jernih.assess.survey import BARE, FEW, Survey
+from jernih.assess.survey_result import BARE, FEW, Survey
 from jernih.assess.words import format_threat
 from jernih.classifiers import restore_classifier
 from jernih.data.manifest import Manifest

@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.table import Table
 
 from jernih import __version__
+from jernih.commands import export as export_command
+from jernih.commands.doctor import doctor
+from jernih.commands.serve import serve
 from jernih.memory import keep_freed_memory
 from jernih.validate import InputError, check_choice
 
@@ -359,7 +363,9 @@ def purify(
     from jernih.attack_files import read_options
     from jernih.purifiers import find_purifier
     from jernih.purify_files import purify_files
+    from jernih.world import join_world
 
+    join_world()
     made = purify_files(
         source,
         target,
@@ -564,6 +570,21 @@ def leaderboard(
     out.print(f"Page: {write_leaderboard(folders, target)}", soft_wrap=True)
 
 
+app.command(
+    name="doctor",
+    help=_example("doctor", "Show versions, devices, weights, and what is missing."),
+)(doctor)
+app.command(
+    name="serve",
+    help=_example(
+        "serve runs/phantom --runs runs",
+        "Serve a defended model over HTTP, with a web page: images in, label, probabilities, "
+        "suspicion and the restored image out.",
+    ),
+)(serve)
+app.command(name="export", help=export_command.HELP)(export_command.export)
+
+
 @app.command(help=_example("version", "Print the version."))
 def version() -> None:
     out.print(__version__, highlight=False)
@@ -600,6 +621,8 @@ def _numbers(argument: str, text: str | None) -> tuple[float, ...] | None:
 
 def _begin(verbose: bool) -> None:
     """Set up the log, and make the user's own modules importable."""
+    # Of several processes that torchrun has started, one speaks.
+    out.quiet = os.environ.get("RANK", "0") != "0"
     handler = RichHandler(console=err, show_path=False, show_time=False, markup=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     logging.getLogger("jernih").setLevel(logging.DEBUG if verbose else logging.INFO)
@@ -624,6 +647,10 @@ def _answer() -> Any:
     finally:
         while _reporters:
             _reporters.pop().close()
+        if "torch" in sys.modules:
+            from jernih.world import leave_world
+
+            leave_world()
 
 
 def main() -> None:
@@ -651,5 +678,5 @@ def main() -> None:
 def _fail(message: str, code: int) -> NoReturn:
     if os.environ.get("JERNIH_DEBUG") and sys.exc_info()[0] is not None:
         raise
-    err.print(f"[bold red]error[/bold red]: {message}", highlight=False, soft_wrap=True)
+    err.print(f"[bold red]error[/bold red]: {escape(message)}", highlight=False, soft_wrap=True)
     sys.exit(code)

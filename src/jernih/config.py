@@ -152,8 +152,10 @@ class Guidance(Section):
     further images to train with, which asks for predicted labels. ``layers`` weighs the maps of so
     many convolutions of the classifier, evenly spread. ``epsilons`` are bounds to train with
     instead of the model's, ``attacks`` further attacks, of which each batch gets one or the
-    model's. Before epoch ``since`` the training weighs pixels alone, which teaches the network to
-    let images pass; epochs are validated by the whole loss from the first on.
+    model's. With ``balanced`` each class is drawn as often as the others: else a net trained
+    against its attacker learns to save the commonest class. Before epoch ``since`` the training
+    weighs pixels alone, which teaches the network to let images pass; epochs are validated by the
+    whole loss from the first on.
     """
 
     pixel: Literal["mse", "l1", "charbonnier", "ms-ssim"] = "mse"
@@ -169,9 +171,17 @@ class Guidance(Section):
     through: Unit | None = None
     through_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     unlabelled: str | None = None
+    balanced: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_usual(self, serialise: SerializerFunctionWrapHandler) -> Any:
+        """Runs finished before there was balancing stay finished."""
+        return _less(serialise(self), balanced=not self.balanced)
 
     @model_validator(mode="after")
     def _labels_are_there(self) -> Self:
+        if self.unlabelled is not None and self.balanced:
+            raise ValueError("unlabelled images have no class to balance by: leave out one of both")
         if self.unlabelled is not None and self.labels == "true":
             raise ValueError("unlabelled images have no true labels: set labels to predicted")
         if self.since and not self.pixel_weight:

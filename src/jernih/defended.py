@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from jernih.classifiers import Classifier
 from jernih.classifiers.prepare import channels_last
 from jernih.data.modify import Prepare
-from jernih.detectors import Detector
+from jernih.detectors import Comparison, Detector
 from jernih.purifiers import Purifier
 from jernih.types import Policy
 from jernih.validate import InputError, check_choice, check_images
@@ -131,11 +131,9 @@ class Defended(nn.Module, ModelHubMixin):
 
     def forward(self, images: Tensor) -> Tensor:
         """Classify images (N, 3, H, W), restored as the policy says; returns logits (N, K)."""
-        restored = self.purifier(images)
-        if self.policy == "restore-flagged" and self.detector is not None:
-            flagged = self.detector.flag(self.detector.score(images, restored))
-            restored = torch.where(flagged.view(-1, 1, 1, 1), restored, images)
-        logits: Tensor = self.classifier(restored)
+        if self.policy == "restore-flagged":
+            return self.look(images)[0]
+        logits: Tensor = self.classifier(self.purifier(images))
         return logits
 
     @torch.no_grad()
@@ -146,20 +144,42 @@ class Defended(nn.Module, ModelHubMixin):
             InputError: for images of another form.
         """
         images = check_images(images)
-        restored = self.purifier(images)
-        seen = restored
+        logits, restored, scores, flagged = self.look(images)
         actions: list[Action] = ["restored"] * len(images)
-        scores = flagged = None
-        if self.detector is not None:
-            scores = self.detector.score(images, restored)
-            if self.detector.threshold is not None or self.policy != "restore":
-                flagged = self.detector.flag(scores)
         if flagged is not None and self.policy == "restore-flagged":
-            seen = torch.where(flagged.view(-1, 1, 1, 1), restored, images)
             actions = ["restored" if flag else "as it came" for flag in flagged.tolist()]
         elif flagged is not None and self.policy == "reject-flagged":
             actions = ["rejected" if flag else "restored" for flag in flagged.tolist()]
-        return Inspection(self.classifier(seen), restored, scores, flagged, tuple(actions))
+        return Inspection(logits, restored, scores, flagged, tuple(actions))
+
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Logits, restored images, scores and flags of :class:`Inspection`, by tensors alone.
+
+        Nothing is checked and no value is looked at, so that it can be traced; :meth:`inspect` is
+        what to call otherwise. A detector that compares answers shares them with the outcome.
+
+        Raises:
+            InputError: for a policy that goes by flags before the detector is calibrated.
+        """
+        restored = self.purifier(images)
+        if self.detector is None:
+            return self.classifier(restored), restored, None, None
+        before = after = None
+        if isinstance(self.detector, Comparison):
+            before, after = self.classifier(images), self.classifier(restored)
+            scores = self.detector.compare(before, after)
+        else:
+            scores = self.detector.score(images, restored)
+        flagged = None
+        if self.detector.threshold is not None or self.policy != "restore":
+            flagged = self.detector.flag(scores)
+        if self.policy != "restore-flagged" or flagged is None:
+            logits = self.classifier(restored) if after is None else after
+        elif before is None or after is None:
+            logits = self.classifier(torch.where(flagged.view(-1, 1, 1, 1), restored, images))
+        else:
+            logits = torch.where(flagged.view(-1, 1), after, before)
+        return logits, restored, scores, flagged
 
     def frozen(self) -> Self:
         """A copy with the classifier in its form for attacks and nothing that takes gradients."""

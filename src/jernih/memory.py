@@ -7,6 +7,7 @@ import os
 import platform
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of glibc's malloc.h
+_keeping = [False]
 _CHOSEN = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
 
 
@@ -25,4 +26,16 @@ def keep_freed_memory() -> bool:
     if platform.libc_ver()[0] != "glibc" or any(name.startswith(_CHOSEN) for name in os.environ):
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(_MMAP_THRESHOLD, 2**30)) and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+    done = bool(mallopt(_MMAP_THRESHOLD, 2**30)) and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+    _keeping[0] = done
+    return done
+
+
+def give_back_freed_memory() -> None:
+    """Give the system what is free now, where :func:`keep_freed_memory` keeps it.
+
+    What is kept falls to pieces over hundreds of batches, and the process grows, though it uses no
+    more. Long loops call this now and then; it costs the next batch some tens of milliseconds.
+    """
+    if _keeping[0]:
+        ctypes.CDLL(None).malloc_trim(0)

@@ -17,6 +17,7 @@ from jernih.data.unlabelled import unlabelled_files
 from jernih.device import pick_device
 from jernih.purifiers import Purifier
 from jernih.validate import InputError
+from jernih.world import current_world
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ def purify_files(
     """Restore an image, or all images of a folder, and write them as PNG.
 
     Images keep their size and name; folders keep their subfolders. Files that are there already
-    stay, so that the same call goes on after an interruption.
+    stay, so that the same call goes on after an interruption. Of several processes that have joined
+    (:func:`jernih.world.join_world`) each restores its share; all return what became of the whole.
 
     Args:
         source: an image file, or a folder, whose subfolders count.
@@ -68,7 +70,9 @@ def purify_files(
         raise InputError("bits", "8 or 16", bits)
     if purifier.training:
         raise InputError("purifier", "evaluation mode (call .eval())", "training mode")
-    targets = _targets(Path(source).expanduser(), Path(out).expanduser())
+    world = current_world()
+    every = _targets(Path(source).expanduser(), Path(out).expanduser())
+    targets = dict(list(every.items())[world.rank :: world.size])
     device = pick_device(device)
     purifier = purifier.to(device)
     written: list[Path] = []
@@ -80,21 +84,36 @@ def purify_files(
         else:
             try:
                 image = read_image(file)
-                restored = _restored(purifier, image.to(device))
+                restored = restore_any_size(purifier, image.to(device))
                 written.append(write_png(target, restored, bits=16 if bits == 16 else 8))
             except UnreadableImage as error:
                 log.warning("%s is left out: %s", file, error.reason)
                 unreadable[str(file)] = error.reason
         if progress is not None:
             progress(done, len(targets))
-    if not written and not kept:
-        raise InputError("source", "at least one readable image", f"{len(unreadable)} unreadable")
-    return PurifiedFiles(tuple(written), tuple(kept), unreadable)
+    made = PurifiedFiles(tuple(written), tuple(kept), unreadable)
+    whole = _joined(list(every.values()), world.gathered(made))
+    if not whole.written and not whole.kept:
+        count = f"{len(whole.unreadable)} unreadable"
+        raise InputError("source", "at least one readable image", count)
+    return whole
+
+
+def _joined(targets: list[Path], shares: list[PurifiedFiles]) -> PurifiedFiles:
+    """What several processes did, in the order of the files."""
+    if len(shares) == 1:
+        return shares[0]
+    place = {target: number for number, target in enumerate(targets)}
+    return PurifiedFiles(
+        tuple(sorted((file for share in shares for file in share.written), key=place.__getitem__)),
+        tuple(sorted((file for share in shares for file in share.kept), key=place.__getitem__)),
+        {file: reason for share in shares for file, reason in share.unreadable.items()},
+    )
 
 
 @torch.no_grad()
-def _restored(purifier: Purifier, image: Tensor) -> Tensor:
-    """An image (3, H, W) of any size, continued as in a mirror to sides that are taken."""
+def restore_any_size(purifier: Purifier, image: Tensor) -> Tensor:
+    """Restore an image (3, H, W) of any size, continued as in a mirror to sides that are taken."""
     height, width = image.shape[1:]
     below, right = -height % purifier.multiple, -width % purifier.multiple
     # Reflection needs more pixels than it adds; tiny images repeat their edge instead.

@@ -27,13 +27,15 @@ class RunFolder:
 
     Args:
         path: the folder; made when absent.
+        guarded: whether :meth:`locked` locks; of several processes at one run, one does.
 
     Raises:
         InputError: when the folder cannot be made or written, or is a file.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, guarded: bool = True) -> None:
         self.path = Path(path)
+        self.guarded = guarded
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not os.access(self.path, os.W_OK):
@@ -49,6 +51,9 @@ class RunFolder:
         Raises:
             InputError: when another process holds it.
         """
+        if not self.guarded:
+            yield
+            return
         lock = FileLock(self.path / ".lock")
         try:
             lock.acquire(timeout=0)

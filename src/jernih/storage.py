@@ -8,11 +8,17 @@ import json
 import math
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from jernih.validate import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextlib.contextmanager
@@ -21,18 +27,16 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
 
     The parent folders are made. When the block raises, the temporary file goes and an existing
     ``target`` stays as it was. The temporary name keeps the target's suffix, since many writers
-    choose their format by it.
+    choose their format by it; and it is the same every time, so that what a killed process has
+    left is overwritten by the next one. A process that finds it in use takes another name.
 
     Raises:
         OSError: when the folder cannot be written or the disk is full.
     """
     path = Path(target)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(
-        prefix=f".{path.stem[:40]}-", suffix=f".tmp{path.suffix}", dir=path.parent
-    )
-    os.close(handle)
-    temporary = Path(name)
+    temporary, handle = _claimed(path)
+    renamed = False
     try:
         yield temporary
         with temporary.open("rb") as stream:
@@ -41,8 +45,32 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
+        renamed = True
     finally:
-        temporary.unlink(missing_ok=True)
+        if not renamed:  # else the name may be another process' by now
+            temporary.unlink(missing_ok=True)
+        os.close(handle)  # and with it the claim
+
+
+def _claimed(path: Path) -> tuple[Path, int]:
+    """An empty temporary file beside ``path`` that no other process writes, and its handle."""
+    if fcntl is not None:
+        mark = zlib.crc32(path.name.encode())
+        usual = path.with_name(f".{path.stem[:40]}-{mark:08x}.tmp{path.suffix}")
+        handle = os.open(usual, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its last owner may have renamed it between our opening and our claim.
+            if os.fstat(handle).st_ino == usual.stat().st_ino:
+                os.ftruncate(handle, 0)
+                return usual, handle
+        except OSError:
+            pass
+        os.close(handle)
+    handle, name = tempfile.mkstemp(
+        prefix=f".{path.stem[:40]}-", suffix=f".tmp{path.suffix}", dir=path.parent
+    )
+    return Path(name), handle
 
 
 def write_text(target: str | os.PathLike[str], text: str) -> Path:

@@ -18,7 +18,8 @@ from jernih.assess.masking import (
 )
 from jernih.assess.report import render
 from jernih.assess.statistics import rate
-from jernih.assess.survey import Survey, SurveyPlan, survey
+from jernih.assess.survey import SurveyPlan, survey
+from jernih.assess.survey_result import Survey
 from jernih.attacks import PGD, Attack, UniformNoise
 from jernih.purifiers import Identity
 from jernih.types import Knowledge

@@ -88,3 +88,16 @@ def test_degenerate_comparisons_have_no_nan(
     assert found.t_p == t_p
     assert found.mcnemar_p == pytest.approx(mcnemar_p)
     assert remark in found.remark
+
+
+def test_resamples_of_many_images_are_drawn_anew_and_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = np.arange(30.0)
+    kept = Bootstrap(30, seed=7).interval(lambda w: w @ values / 30)
+    monkeypatch.setattr("jernih.assess.statistics.KEPT", 0)
+    monkeypatch.setattr("jernih.assess.statistics.CHUNK", 70)
+    many = Bootstrap(30, seed=7)
+    assert many.interval(lambda w: w @ values / 30) == kept
+    assert "weights" not in vars(many)
+    assert max(len(piece) for piece in many.pieces()) == 2

@@ -10,7 +10,8 @@ import torch
 
 from jernih.assess import AssessmentPlan
 from jernih.assess.figures.sweep import draw_sweep
-from jernih.assess.survey import Survey, SurveyPlan, survey
+from jernih.assess.survey import SurveyPlan, survey
+from jernih.assess.survey_result import Survey
 from jernih.assess.tables import survey_frame, survey_rows
 from jernih.attacks import FGSM, PGD
 from jernih.defended import Defended

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,16 @@ SMALLER = {"--samples": 20, "--limit": 4}
 
 def commands(text: str) -> list[list[str]]:
     """The words of each command of a shell block."""
-    lines = re.sub(r"\\\n\s*", " ", text).splitlines()
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
+    found: list[list[str]] = []
+    for line in re.sub(r"\\\n\s*", " ", text).splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer.wordchars += "[]{},:@^+!%"
+        words = list(lexer)
+        while "&&" in words:
+            found.append(words[: words.index("&&")])
+            words = words[words.index("&&") + 1 :]
+        found.append(words)
+    return [words for words in found if words]
 
 
 def check_syntax(block: Block) -> None:
@@ -42,7 +51,7 @@ def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         _jernih(_smaller(arguments), monkeypatch)
     elif name == "python" and arguments[0].endswith(".py"):
         subprocess.run([sys.executable, *arguments], check=True, timeout=120)  # noqa: S603
-    elif name == "make":
+    elif name in ("make", "pip"):
         check(words)
     else:
         raise AssertionError(f"{shlex.join(words)!r}: neither run nor marked as not run")
@@ -55,6 +64,10 @@ def check(words: list[str]) -> None:
     if name == "make":
         targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert set(arguments) <= set(targets), f"no such target: {arguments}"
+    if name == "pip":
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        named = [extra for word in arguments for extra in re.findall(r"\w+", _brackets(word))]
+        assert set(named) <= set(extras["optional-dependencies"]), f"no such extra: {named}"
     if name != "jernih":
         return
     app = typer.main.get_command(cli.app)
@@ -69,6 +82,10 @@ def check(words: list[str]) -> None:
         load_config(here, given["settings"] or [])
     elif "attack" in given:
         ATTACKS.check(given["attack"], read_options(given["settings"] or []))
+
+
+def _brackets(word: str) -> str:
+    return word.partition("[")[2].partition("]")[0] if word.startswith((".[", "jernih[")) else ""
 
 
 def _smaller(arguments: list[str]) -> list[str]:

@@ -28,7 +28,7 @@ def prepare(folder: Path) -> Path:
     shutil.copytree(ROOT / "configs", folder / "configs")
     phantom = folder / "configs" / "phantom.yaml"
     phantom.write_text(yaml.safe_dump(_small(yaml.safe_load(phantom.read_text()))))
-    for number in range(3):
+    for number in range(12):
         colours = torch.rand(3, 40, 50, generator=generator("photo", number))
         write_png(folder / "photos" / f"photo-{number}.png", colours)
     _class_folders(folder / "my-images")

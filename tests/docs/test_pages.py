@@ -167,6 +167,8 @@ def test_every_block_says_its_language() -> None:
         ("sh", "jernih purify photos --owt restored\n", "--owt"),
         ("sh", "jernih prufiy photos\n", "no such command"),
         ("sh", "make dmeo\n", "no such target"),
+        ("sh", "pip install 'jernih[onxn]' && jernih version\n", "no such extra"),
+        ("sh", "jernih version && jernih vresion\n", "no such command"),
         ("sh", f"{MARK} needs data\njernih run configs/phantom.yaml --set model.fprr=1\n", "fprr"),
         ("sh", "curl localhost\n", "neither run nor marked"),
         ("sh", "jernih attack a b --out c --set stesp=3\n", "stesp"),

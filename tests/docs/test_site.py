@@ -22,9 +22,6 @@ from jernih.assess.masking import MASKING
 from tests.docs.pages import PAGES, ROOT
 
 DOCS = ROOT / "docs"
-NOT_YET = {"deploy.md"}
-"""Pages that may be there or not: others write them."""
-
 LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src"}
 LOADING_LINKS = {"stylesheet", "preload", "icon", "preconnect", "modulepreload", "dns-prefetch"}
 PACKAGES = sorted(page.stem for page in (DOCS / "api").glob("*.md") if page.stem != "index")
@@ -90,11 +87,7 @@ def test_every_package_with_public_names_has_a_page() -> None:
         for file in source.glob("*/__init__.py")
         if "__all__" in file.read_text(encoding="utf-8")
     }
-    assert public <= set(PACKAGES) | NO_PAGE
-
-
-NO_PAGE: set[str] = set()
-"""Packages with an ``__all__`` that have no page yet."""
+    assert public <= set(PACKAGES)
 
 
 def test_names_of_the_package_itself_are_listed() -> None:
@@ -106,7 +99,7 @@ def test_every_page_is_in_the_navigation_and_the_other_way_round() -> None:
     nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
     assert (
         set(_leaves(nav)) ^ {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
-        <= NOT_YET
+        == set()
     )
 
 

@@ -20,9 +20,9 @@ LONGEST = 300
 LONGER = {
     "assess/checks.py": "one short function a check, side by side in the table at its end",
     "assess/result.py": "the layout of assessment.json, every field with its meaning",
-    "assess/survey.py": "plan, rows and measurement of a survey, which only make sense together",
     "attack_files/run.py": "one job from reading to the recheck, with its resumption",
     "attacks/base.py": "the contract that every attack keeps, most of it documentation",
+    "bulk/run.py": "the work on one archive, from reading to the table of what was written",
     "cli.py": "the options of all commands, with their help",
     "config.py": "all settings of a run in one model",
     "pipeline/model.py": "the stages from classifier to detector, each a few lines",

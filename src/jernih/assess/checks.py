@@ -8,7 +8,7 @@ from jernih.assess.detection_result import DetectionSurvey
 from jernih.assess.false_alarms import false_alarms
 from jernih.assess.masking import MASKING, measured_in, measured_in_survey
 from jernih.assess.result import Assessment, Condition, Finding, Severity, Which
-from jernih.assess.survey import Survey
+from jernih.assess.survey_result import Survey
 from jernih.assess.words import format_eps, format_norm, format_rate, format_threat, percent
 from jernih.types import Threat
 

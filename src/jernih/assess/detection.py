@@ -42,6 +42,7 @@ from jernih.validate import (
     check_logits,
     check_number,
 )
+from jernih.world import in_shares
 
 PARTS_VERSION = 1
 
@@ -144,8 +145,8 @@ def survey_detection(
     described = [PARTS_VERSION, key, plan.describe(), [one.unit for one in told.values()]]
     names = [_column(at, what) for at in _conditions(plan) for what in ("right", *range(len(told)))]
     device = models[0].classifier.mean.device
-    done: list[dict[str, Array]] = []
-    for start in range(0, len(positions), plan.batch_size):
+
+    def work(start: int) -> dict[str, Array]:
         chosen = positions[start : start + plan.batch_size]
         file = None if parts is None else parts / f"part-{start:06d}.npz"
         mark = fingerprint([described, chosen])
@@ -158,9 +159,12 @@ def survey_detection(
                 values = _measure(models, images, labels.to(device), plan, start)
             if file is not None:
                 save_part(file, mark, values)
-        done.append(values)
         if progress is not None:
             progress(start + len(chosen), len(positions))
+        return values
+
+    starts = range(0, len(positions), plan.batch_size)
+    done = list(in_shares(starts, lambda: work, kept=parts is not None))
     seen = {name: np.concatenate([part[name] for part in done]) for name in names}
     bootstrap = Bootstrap(len(positions), plan.seed, plan.level)
     return DetectionSurvey(

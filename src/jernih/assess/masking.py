@@ -14,7 +14,7 @@ from itertools import groupby, pairwise
 from typing import Any, Literal
 
 from jernih.assess.result import Assessment, Rate, Severity
-from jernih.assess.survey import BARE, Survey
+from jernih.assess.survey_result import BARE, Survey
 from jernih.assess.words import format_eps, format_norm, format_rate
 from jernih.attacks import ATTACKS
 from jernih.types import Norm, Threat

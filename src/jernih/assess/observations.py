@@ -76,6 +76,10 @@ class Observations:
         joined["histogram"] = np.sum([part["histogram"] for part in stored], axis=0)
         for name in ("example_key", "example_images", "probe"):
             joined[name] = np.concatenate([part[name] for part in stored], axis=0)
+        # Batches that several processes measured may each have an example of a kind.
+        _, first = np.unique(joined["example_key"][:, :3], axis=0, return_index=True)
+        for name in ("example_key", "example_images"):
+            joined[name] = joined[name][np.sort(first)]
         return cls(paths, joined)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jernih.assess.result import Assessment, ClassScores, Condition, Rate
-from jernih.assess.survey import Survey, SurveyRow
+from jernih.assess.survey_result import Survey, SurveyRow
 from jernih.assess.words import (
     DASH,
     by_class,

@@ -35,7 +35,7 @@ from jernih.assess.figures.sweep import draw_sweep
 from jernih.assess.operating_point import OperatingPoint
 from jernih.assess.published import ComparedFigure
 from jernih.assess.result import Assessment, Cell, Condition, PairedTest
-from jernih.assess.survey import Survey
+from jernih.assess.survey_result import Survey
 from jernih.assess.tables import (
     SUMMARY_COLUMNS,
     summary_rows,

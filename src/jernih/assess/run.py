@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, default_collate
 
 from jernih.adaptive.signs import in_training
 from jernih.assess.measure import all_examples, measure_batch
-from jernih.assess.observations import Observations, load_part, save_part
+from jernih.assess.observations import Array, Observations, load_part, save_part
 from jernih.assess.plan import AssessmentPlan
 from jernih.assess.result import Assessment
 from jernih.assess.summarise import device_of, summarise
@@ -19,6 +19,7 @@ from jernih.defended import Defended
 from jernih.randomness import seeded
 from jernih.storage import fingerprint
 from jernih.validate import InputError, check_images, check_labels
+from jernih.world import in_shares
 
 log = logging.getLogger(__name__)
 
@@ -86,27 +87,39 @@ def _observe(
     """Measure all batches, taking those from ``parts`` that are already there."""
     frozen = defended.frozen()
     device = device_of(defended)
-    wanted = all_examples(plan)
     described = {name: value for name, value in plan.describe().items() if name != "level"}
-    done = []
-    for batch, start in enumerate(range(0, len(paths), plan.batch_size)):
-        stop = min(start + plan.batch_size, len(paths))
-        file = None if parts is None else Path(parts) / f"part-{batch:05d}.npz"
-        mark = fingerprint([PARTS_VERSION, key, described, start, list(paths[start:stop])])
-        values = None if file is None else load_part(file, mark)
-        if values is None:
-            images, labels, _ = default_collate([dataset[i] for i in range(start, stop)])
-            images = check_images(images.to(device), "dataset images")
-            labels = check_labels(labels, len(images), len(defended.classifier.classes)).to(device)
-            # A random purifier draws from torch's own numbers; a resumed run meets the same ones.
-            with seeded(plan.seed, "batch", batch):
-                values = measure_batch(frozen, images, labels, plan, batch, start, wanted)
-            if file is not None:
-                save_part(file, mark, values)
-        else:
-            log.info("batch %d taken from %s", batch, file)
-        wanted -= {(int(k), int(e), int(c)) for k, e, c, _ in values["example_key"]}
-        done.append(values)
-        if progress is not None:
-            progress(stop, len(paths))
-    return Observations.join(paths, done)
+
+    def worker() -> Callable[[int], dict[str, Array]]:
+        # Of each kind of example the first is wanted. A process that skips batches looks for it
+        # longer than need be, which does no harm: the first of all is always among those found.
+        wanted = all_examples(plan)
+
+        def work(batch: int) -> dict[str, Array]:
+            start = batch * plan.batch_size
+            stop = min(start + plan.batch_size, len(paths))
+            file = None if parts is None else Path(parts) / f"part-{batch:05d}.npz"
+            mark = fingerprint([PARTS_VERSION, key, described, start, list(paths[start:stop])])
+            values = None if file is None else load_part(file, mark)
+            if values is None:
+                images, labels, _ = default_collate([dataset[i] for i in range(start, stop)])
+                images = check_images(images.to(device), "dataset images")
+                count = len(defended.classifier.classes)
+                labels = check_labels(labels, len(images), count).to(device)
+                # A random purifier draws from torch's own numbers; a resumed run meets the same.
+                with seeded(plan.seed, "batch", batch):
+                    values = measure_batch(frozen, images, labels, plan, batch, start, wanted)
+                if file is not None:
+                    save_part(file, mark, values)
+            else:
+                log.debug("batch %d taken from %s", batch, file)
+            wanted.difference_update(
+                (int(k), int(e), int(c)) for k, e, c, _ in values["example_key"]
+            )
+            if progress is not None:
+                progress(stop, len(paths))
+            return values
+
+        return work
+
+    batches = range(-(-len(paths) // plan.batch_size))
+    return Observations.join(paths, in_shares(batches, worker, kept=parts is not None))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ Estimate = Callable[[Array], Array]
 
 RESAMPLES = 1000
 
-CHUNK = 2_000_000
+CHUNK = 500_000
 """Most weights that an estimate is given at once, which bounds its memory."""
+KEPT = 4_000_000
+"""Most weights that are kept for the next estimate; above, they are drawn anew for each."""
 
 
 def finite(value: Any) -> float | None:
@@ -74,19 +77,32 @@ class Bootstrap:
         n: number of images.
         seed: seed of the resampling.
         level: confidence level.
-
-    Attributes:
-        weights: how often each image is in each resample, float32 (resamples, n).
     """
 
     def __init__(self, n: int, seed: int, level: float = 0.95) -> None:
-        rng = np.random.default_rng(seed)
-        self.weights = np.empty((RESAMPLES, n), dtype=np.float32)
-        for row in self.weights:
-            row[:] = np.bincount(rng.integers(0, n, n), minlength=n)
         self.n = n
         self.seed = seed
         self.level = level
+
+    @functools.cached_property
+    def weights(self) -> Array:
+        """How often each image is in each resample, float32 (resamples, n)."""
+        return np.concatenate(list(self._drawn()))
+
+    def pieces(self) -> Iterator[Array]:
+        """The resamples, a few at a time, as rows of :attr:`weights`."""
+        if self.n * RESAMPLES > KEPT:
+            return self._drawn()
+        return iter(np.array_split(self.weights, max(1, self.weights.size // CHUNK)))
+
+    def _drawn(self) -> Iterator[Array]:
+        rng = np.random.default_rng(self.seed)
+        rows = max(1, CHUNK // self.n)
+        for start in range(0, RESAMPLES, rows):
+            piece = np.empty((min(rows, RESAMPLES - start), self.n), dtype=np.float32)
+            for row in piece:
+                row[:] = np.bincount(rng.integers(0, self.n, self.n), minlength=self.n)
+            yield piece
 
     def interval(self, estimate: Estimate, *, centred: bool = False) -> Interval:
         """Interval of an estimate.
@@ -97,8 +113,7 @@ class Bootstrap:
                 them, and what then lies outside [0, 1] is cut.
         """
         value = float(estimate(np.ones((1, self.n), dtype=np.float32))[0])
-        pieces = max(1, self.weights.size // CHUNK)
-        found = np.concatenate([estimate(w) for w in np.array_split(self.weights, pieces)])
+        found = np.concatenate([estimate(weights) for weights in self.pieces()])
         found = found[np.isfinite(found)]
         low = high = None
         if len(found) and np.isfinite(value):

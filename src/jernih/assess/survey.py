@@ -6,115 +6,30 @@ purifiers, or an attack too slow to run on every image.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from jernih.assess.metrics import balanced_accuracy
 from jernih.assess.observations import Array, load_part, save_part
 from jernih.assess.plan import AssessmentPlan
-from jernih.assess.result import ClassScores, Interval, Rate
+from jernih.assess.result import ClassScores
 from jernih.assess.statistics import Bootstrap, rate
-from jernih.assess.words import format_attack
+from jernih.assess.survey_result import BARE, FEW, Survey, SurveyRow
 from jernih.classifiers import Classifier
 from jernih.defended import Defended
 from jernih.purifiers import Purifier
 from jernih.randomness import derive_seed, generator, seeded
-from jernih.storage import fingerprint, read_json, to_json, write_json
+from jernih.storage import fingerprint
 from jernih.types import Threat
 from jernih.validate import InputError, check_images, check_labels, check_logits
-
-BARE = "none"
-"""How the row of the classifier without a purifier is named."""
-FEW = 12
-"""Most classes of a label space whose recalls are told apart."""
-
-
-@dataclass(frozen=True)
-class SurveyRow:
-    """The accuracy of one purifier under one threat model.
-
-    Attributes:
-        purifier: its name in the survey; ``"none"`` is the classifier alone.
-        threat: what the attacker could do; None when nobody attacked.
-        n: number of images.
-        accuracy: share classified correctly.
-        balanced_accuracy: mean recall over the classes present.
-        recall: scores of each class present, in a label space of at most twelve.
-        top_prediction: the class predicted most often.
-        top_share: its share.
-        balanced: the balanced accuracy with its interval, in a label space of at most twelve; None
-            in surveys of older versions.
-    """
-
-    purifier: str
-    threat: Threat | None
-    n: int
-    accuracy: Rate
-    balanced_accuracy: float
-    recall: tuple[ClassScores, ...]
-    top_prediction: str
-    top_share: Rate
-    balanced: Interval | None = None
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What a survey found.
-
-    Attributes:
-        title: what it is about.
-        attack: the attack as plain data.
-        n: number of images.
-        of: number of images of the split that they were drawn from.
-        level: confidence level of the intervals.
-        majority_class: the commonest class among the images.
-        majority: its share: the accuracy of always answering it.
-        purifiers: descriptions of the purifiers by name.
-        rows: the results.
-    """
-
-    title: str
-    attack: dict[str, Any]
-    n: int
-    of: int
-    level: float
-    majority_class: str
-    majority: Rate
-    purifiers: dict[str, dict[str, Any]]
-    rows: tuple[SurveyRow, ...]
-
-    @property
-    def attack_name(self) -> str:
-        """The attack's name with its number of steps, such as ``"pgd-40"``."""
-        return format_attack(self.attack)
-
-    @property
-    def threats(self) -> tuple[Threat, ...]:
-        """The threat models, in order."""
-        return tuple(dict.fromkeys(row.threat for row in self.rows if row.threat))
-
-    def row(self, purifier: str, threat: Threat | None) -> SurveyRow | None:
-        """The row of a purifier under a threat model, if there is one."""
-        found = (r for r in self.rows if r.purifier == purifier and r.threat == threat)
-        return next(found, None)
-
-    def save(self, path: Path) -> Path:
-        """Write the survey as JSON."""
-        return write_json(path, json.loads(to_json(asdict(self))))
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read a survey that :meth:`save` wrote."""
-        return TypeAdapter(cls).validate_python(read_json(path))
+from jernih.world import in_shares
 
 
 @dataclass(frozen=True)
@@ -183,11 +98,10 @@ def survey(
     frozen = {
         name: Defended(classifier, purifier).eval().frozen() for name, purifier in purifiers.items()
     }
-    cells = _cells(plan.assessment, list(purifiers))
-    names = ["label", *(_cell_name(cell) for cell in cells)]
+    names = ["label", *name_cells(plan.assessment, list(purifiers))]
     batch_size = plan.assessment.batch_size
-    done: list[dict[str, Array]] = []
-    for start in range(0, len(positions), batch_size):
+
+    def work(start: int) -> dict[str, Array]:
         chosen = positions[start : start + batch_size]
         file = None if parts is None else parts / f"part-{start:06d}.npz"
         mark = fingerprint([key, plan.assessment.describe(), chosen, names])
@@ -198,24 +112,48 @@ def survey(
             images = check_images(images.to(device), "dataset images")
             labels = check_labels(labels, len(images), len(classifier.classes)).to(device)
             with seeded(plan.assessment.seed, "survey", start):  # what random purifiers draw from
-                values = _measure(frozen, images, labels, plan.assessment, start)
+                values = measure_survey(frozen, images, labels, plan.assessment, start)
             if file is not None:
                 save_part(file, mark, values)
-        done.append(values)
         if progress is not None:
             progress(start + len(chosen), len(positions))
+        return values
+
+    starts = range(0, len(positions), batch_size)
+    done = list(in_shares(starts, lambda: work, kept=parts is not None))
     joined = {name: np.concatenate([part[name] for part in done]) for name in names}
+    return sum_up(joined, classifier, purifiers, plan, size)
+
+
+def sum_up(
+    joined: Mapping[str, Array],
+    classifier: Classifier,
+    purifiers: Mapping[str, Purifier],
+    plan: SurveyPlan,
+    size: int,
+) -> Survey:
+    """What predictions add up to.
+
+    Args:
+        joined: the label of each image (n,) under ``"label"``, and the predictions for it under
+            the names of :func:`name_cells`.
+        classifier: the classifier that predicted.
+        purifiers: the purifiers by name.
+        plan: what was asked for.
+        size: the number of images that these were drawn from.
+    """
+    cells = _cells(plan.assessment, list(purifiers))
     labels_seen = joined["label"]
     common = int(np.bincount(labels_seen).argmax())
     attack = plan.assessment.attack
     few = len(classifier.classes) <= FEW
     resamples = (
-        Bootstrap(len(positions), plan.assessment.seed, plan.assessment.level) if few else None
+        Bootstrap(len(labels_seen), plan.assessment.seed, plan.assessment.level) if few else None
     )
     return Survey(
         title=plan.title,
         attack={k: v for k, v in attack.describe().items() if k not in ("eps", "targeted")},
-        n=len(positions),
+        n=len(labels_seen),
         of=size,
         level=plan.assessment.level,
         majority_class=classifier.classes[common],
@@ -250,11 +188,16 @@ def _cells(plan: AssessmentPlan, purifiers: Sequence[str]) -> list[Cell]:
     return cells
 
 
+def name_cells(plan: AssessmentPlan, purifiers: Sequence[str]) -> list[str]:
+    """Names of what is predicted for each image: by every purifier, under every threat model."""
+    return [_cell_name(cell) for cell in _cells(plan, purifiers)]
+
+
 def _cell_name(cell: Cell) -> str:
     return f"{cell[0]} | {cell[1] or 'no attack'}".replace("/", "_")
 
 
-def _measure(
+def measure_survey(
     models: Mapping[str, Defended],
     images: Tensor,
     labels: Tensor,

@@ -11,7 +11,7 @@ import pandas as pd
 from jernih.assess.metrics import FPRS
 from jernih.assess.observations import Observations
 from jernih.assess.result import Assessment, Condition, DetectionResult, Interval, Rate
-from jernih.assess.survey import BARE, Survey, SurveyRow
+from jernih.assess.survey_result import BARE, Survey, SurveyRow
 from jernih.assess.words import DASH, format_interval, format_rate, format_threat, percent
 from jernih.storage import write_text
 from jernih.types import Threat

@@ -27,6 +27,7 @@ from jernih.defended import Defended
 from jernih.randomness import generator
 from jernih.storage import fingerprint, read_json, to_json, write_json
 from jernih.validate import InputError, check_count
+from jernih.world import in_shares
 
 Array = NDArray[Any]
 
@@ -147,11 +148,15 @@ def certify(
         alpha=plan.alpha,
     )
     positions = _positions(len(dataset), plan)
-    done = []
-    for number, position in enumerate(positions):
-        done.append(_one(smoothing, dataset, position, plan, device, parts, key))
+
+    def work(number: int) -> dict[str, Array]:
+        values = _one(smoothing, dataset, positions[number], plan, device, parts, key)
         if progress is not None:
             progress(number + 1, len(positions))
+        return values
+
+    numbers = range(len(positions))
+    done = list(in_shares(numbers, lambda: work, kept=parts is not None))
     joined = {name: np.array([values[name] for values in done]) for name in _NAMES}
     right = joined["class"] == joined["label"]
     classes = defended.classifier.classes

@@ -199,12 +199,24 @@ class EpochSampler(Sampler[tuple[int, int]]):
         seed: seed of all orders.
         weights: how often each image is drawn relative to the others (with replacement); by
             default each comes once.
+        rank: the number of this process among those that train together.
+        size: how many they are. Each gets every so manyth image of the one order; where that does
+            not come out even, the first few come once more.
     """
 
-    def __init__(self, count: int, seed: int, weights: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        count: int,
+        seed: int,
+        weights: Tensor | None = None,
+        rank: int = 0,
+        size: int = 1,
+    ) -> None:
         self.count = count
         self.seed = seed
         self.weights = weights
+        self.rank = rank
+        self.size = size
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -212,7 +224,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.count
+        return -(-self.count // self.size)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         source = generator(self.seed, "order", self.epoch)
@@ -220,7 +232,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
             order = torch.randperm(self.count, generator=source)
         else:
             order = torch.multinomial(self.weights, self.count, True, generator=source)
-        return iter([(self.epoch, int(index)) for index in order])
+        even = order.repeat(self.size)[: len(self) * self.size] if self.size > 1 else order
+        return iter([(self.epoch, int(index)) for index in even[self.rank :: self.size]])
 
 
 def augmentation_figure(

@@ -1,6 +1,6 @@
 """Detectors: ``detector(images) -> scores``, higher is more suspicious, one method a file."""
 
-from jernih.detectors.base import DETECTORS, Calibration, Detector, Source
+from jernih.detectors.base import DETECTORS, Calibration, Comparison, Detector, Source
 from jernih.detectors.combination import Combination
 from jernih.detectors.feature_squeezing import FeatureSqueezing
 from jernih.detectors.jensen_shannon import JensenShannon
@@ -12,6 +12,7 @@ __all__ = [
     "DETECTORS",
     "Calibration",
     "Combination",
+    "Comparison",
     "Detector",
     "FeatureSqueezing",
     "JensenShannon",

@@ -141,6 +141,21 @@ class Detector(Configured, nn.Module, ABC):
         return scores > self.calibration.threshold
 
 
+class Comparison(Detector):
+    """A detector that goes by the classifier's answers before and after restoration alone.
+
+    Who has those answers at hand calls :meth:`compare`, and the classifier need not be asked again.
+    """
+
+    def score(self, images: Tensor, restored: Tensor) -> Tensor:
+        """Score images (N, 3, H, W) by the answers for them and for what they were restored to."""
+        return self.compare(self.classifier(images), self.classifier(restored))
+
+    @abstractmethod
+    def compare(self, before: Tensor, after: Tensor) -> Tensor:
+        """Scores (N,) from the logits (N, K) of the images as they came and as restored."""
+
+
 def _threshold(scores: Tensor, fpr: float) -> float:
     if scores.ndim != 1 or not bool(torch.isfinite(scores).all()):
         raise InputError("scores", "finite scores of shape (n,)", tuple(scores.shape))

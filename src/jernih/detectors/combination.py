@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from jernih.classifiers import Classifier
-from jernih.detectors.base import DETECTORS, Detector, Source
+from jernih.detectors.base import DETECTORS, Comparison, Detector, Source
 from jernih.purifiers import Purifier
 from jernih.validate import InputError
 
@@ -91,7 +91,7 @@ class Combination(Detector):
         """Return the weighted sum for each image (N,)."""
         if self.weights.numel() == 0:
             raise InputError("detector", "one that was fitted", "none yet")
-        scores = torch.stack([part.score(images, restored) for part in self._detectors()], 1)
+        scores = torch.stack(self._scores(images, restored), 1)
         return ((scores - self.centre) / self.spread) @ self.weights + self.offset
 
     def _table(self, source: Source) -> Tensor:
@@ -99,9 +99,19 @@ class Combination(Detector):
         with torch.no_grad():
             for images, _ in source():
                 restored = self.purifier(images)
-                scores = [part.score(images, restored) for part in self._detectors()]
-                rows.append(torch.stack(scores, 1).double().cpu())
+                rows.append(torch.stack(self._scores(images, restored), 1).double().cpu())
         return torch.cat(rows)
+
+    def _scores(self, images: Tensor, restored: Tensor) -> list[Tensor]:
+        """The parts' scores; those that compare answers share them."""
+        parts = self._detectors()
+        answers: tuple[Tensor, ...] = ()
+        if any(isinstance(part, Comparison) for part in parts):
+            answers = (self.classifier(images), self.classifier(restored))
+        return [
+            part.compare(*answers) if isinstance(part, Comparison) else part.score(images, restored)
+            for part in parts
+        ]
 
     def _detectors(self) -> list[Detector]:
         return [part for part in self.parts if isinstance(part, Detector)]

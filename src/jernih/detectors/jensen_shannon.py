@@ -8,13 +8,13 @@ from typing import ClassVar
 from torch import Tensor
 
 from jernih.classifiers import Classifier
-from jernih.detectors.base import DETECTORS, Detector
+from jernih.detectors.base import DETECTORS, Comparison
 from jernih.purifiers import Purifier
 from jernih.validate import InputError, check_number
 
 
 @DETECTORS.register("jensen-shannon")
-class JensenShannon(Detector):
+class JensenShannon(Comparison):
     r"""Jensen–Shannon divergence of the answers before and after (MagNet, arXiv:1705.09064).
 
     With p and q the probabilities for an image and for its restoration, made softer by a
@@ -45,14 +45,12 @@ class JensenShannon(Detector):
             raise InputError("temperature", "a number above 0", temperature)
         self.temperature = temperature
 
-    def score(self, images: Tensor, restored: Tensor) -> Tensor:
+    def compare(self, before: Tensor, after: Tensor) -> Tensor:
         """Return the divergence for each image, float32 (N,)."""
         # Nearly equal answers differ in digits that single precision loses.
-        before, after = (
-            (self.classifier(seen).double() / self.temperature).log_softmax(1)
-            for seen in (images, restored)
-        )
-        middle = before.logaddexp(after) - math.log(2)
-        whole = before.exp() * (before - middle) + after.exp() * (after - middle)
+        p, q = ((logits.double() / self.temperature).log_softmax(1) for logits in (before, after))
+        # A tensor, since the ONNX exporter would round a Python number to single precision.
+        middle = p.logaddexp(q) - p.new_tensor(math.log(2))
+        whole = p.exp() * (p - middle) + q.exp() * (q - middle)
         divergence: Tensor = whole.sum(1) / 2
         return divergence.clamp_min(0).float()

@@ -7,11 +7,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from jernih.attacks.losses import log_odds
-from jernih.detectors.base import DETECTORS, Detector
+from jernih.detectors.base import DETECTORS, Comparison
 
 
 @DETECTORS.register("prediction-change")
-class PredictionChange(Detector):
+class PredictionChange(Comparison):
     r"""The log-odds that the predicted class loses when the image is restored.
 
     With c the class that the classifier f predicts for the image as it came:
@@ -30,8 +30,7 @@ class PredictionChange(Detector):
 
     reference: ClassVar[str] = "arXiv:1902.04818"
 
-    def score(self, images: Tensor, restored: Tensor) -> Tensor:
+    def compare(self, before: Tensor, after: Tensor) -> Tensor:
         """Return the loss of log-odds for each image (N,)."""
-        before = self.classifier(images)
         predicted = before.argmax(1)
-        return log_odds(self.classifier(restored), predicted) - log_odds(before, predicted)
+        return log_odds(after, predicted) - log_odds(before, predicted)

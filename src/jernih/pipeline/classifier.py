@@ -65,7 +65,7 @@ class ClassifierStages(DataStages):
             imbalance=imbalance,
             device=self.device,
         )
-        with self._stage("model/classifier", key) as folder:
+        with self._stage("model/classifier", key, together=True) as folder:
             if folder is not None:
                 manifest = datasets["train"].manifest
                 classifier = load_classifier(
@@ -87,7 +87,8 @@ class ClassifierStages(DataStages):
                     )
                 elif choice.weights is not None and (history := read_history(choice.weights)):
                     write_text(folder / "history.csv", history_text(history))
-                save_classifier(classifier, folder / "classifier.safetensors")
+                if self.world.leads:
+                    save_classifier(classifier, folder / "classifier.safetensors")
         file = self.folder.path / "model/classifier/classifier.safetensors"
         return restore_classifier(file, trust_code=True)  # this run has just written it
 

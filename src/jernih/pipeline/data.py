@@ -39,11 +39,19 @@ class DataStages(Stages):
         settings = self.config.sample
         source = SOURCES.create(settings.source.name, **settings.source.options)
         workdir = self.folder.stage("sample") / "images"
-        listing = [
-            [str(item.path), item.label, item.split, item.patient, stat.st_size, stat.st_mtime_ns]
-            for item in source(workdir)
-            for stat in [item.path.stat()]
-        ]
+        with self.world.leader_first():
+            listing = [
+                [
+                    str(item.path),
+                    item.label,
+                    item.split,
+                    item.patient,
+                    stat.st_size,
+                    stat.st_mtime_ns,
+                ]
+                for item in source(workdir)
+                for stat in [item.path.stat()]
+            ]
         key = self.folder.key(
             {"settings": plain(settings), "seed": self.config.seed, "files": listing}
         )

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from jernih.config import Training, Unit
+from jernih.data.explore import class_weights
 from jernih.data.modify import ImageDataset
 from jernih.data.unlabelled import unlabelled_files, with_unlabelled
 from jernih.defended import Defended
@@ -116,15 +117,23 @@ class ModelStages(ClassifierStages):
         prepared = None
         new = self._new_purifier(choice, weights or start, training)
         trained = new.learns == "by gradient" and training is not None and weights is None
-        if trained and settings.attack_once and not self.folder.is_complete(stage, key):
+        if (
+            trained
+            and settings.attack_once
+            and not self.world.told(self.folder.is_complete(stage, key))
+        ):
             prepared = (self._adversarial_set("train"), self._adversarial_set("val"))
-        with self._stage(stage, key) as folder:
+        with self._stage(stage, key, together=trained) as folder:
             if folder is not None:
                 if new.learns == "in closed form" and weights is None:
                     new.fit(images for images, _ in self._batches("train", stage))
                 elif trained and training is not None:
                     datasets = self.modify()
                     train = datasets["train"]
+                    guidance = settings.guidance
+                    draw = None
+                    if guidance is not None and guidance.balanced:
+                        draw = class_weights(train.manifest)[train.labels]
                     fit_purifier(
                         new,
                         classifier,
@@ -135,17 +144,19 @@ class ModelStages(ClassifierStages):
                                 _as_they_are(train) if prepared else train, self._unlabelled
                             ),
                             datasets["val"],
+                            draw,
                         ),
                         training,
                         folder,
                         clean_share=settings.clean_share,
-                        guidance=settings.guidance,
+                        guidance=guidance,
                         prepared=prepared,
                         seed=self.config.seed,
                         device=self.device,
                         show_progress=self.reporter.show_training_progress,
                     )
-                save_purifier(new, folder / "purifier.safetensors")
+                if self.world.leads:
+                    save_purifier(new, folder / "purifier.safetensors")
         return restore_purifier(self.folder.path / stage / "purifier.safetensors")
 
     @functools.cached_property

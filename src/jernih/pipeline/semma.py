@@ -18,7 +18,8 @@ from jernih.assess.layers import layer_summary
 from jernih.assess.operating_point import OperatingPoint, operating_point
 from jernih.assess.published import lay_beside, nearest_bound
 from jernih.assess.result import Finding
-from jernih.assess.survey import Survey, SurveyPlan, survey
+from jernih.assess.survey import SurveyPlan, survey
+from jernih.assess.survey_result import Survey
 from jernih.certify import CertifiedAccuracy, CertifyPlan, certify, draw_certified
 from jernih.data.modify import ImageDataset
 from jernih.defended import Defended
@@ -49,7 +50,8 @@ class Pipeline(ModelStages):
     def run(self) -> Assessment:
         """Run all stages that are not complete, one process at a time in this folder."""
         with self.folder.locked():
-            write_text(self.folder.path / "config.yaml", self._config_text())
+            if self.world.leads:
+                write_text(self.folder.path / "config.yaml", self._config_text())
             return self.assess()
 
     def assess(self) -> Assessment:
@@ -69,8 +71,9 @@ class Pipeline(ModelStages):
             progress=self.reporter.progress("certify"),
         )
         folder = self.folder.path / "certify" / f"sigma-{plan.sigma:g}"
-        found.save(folder / "certify.json")
-        save_figure(draw_certified(found), folder / "certify.png")
+        if self.world.leads:
+            found.save(folder / "certify.json")
+            save_figure(draw_certified(found), folder / "certify.png")
         return found, folder
 
     def findings(self) -> tuple[Finding, ...]:
@@ -111,13 +114,14 @@ class Pipeline(ModelStages):
             title=self.config.title,
             **self._policy_key(),
         )
-        with self._stage("assess", key) as folder:
+        with self._stage("assess", key, together=True) as folder:
             if folder is not None:
                 assessment = self._measure(defended, dataset)
                 surveys = self._survey(defended, purifiers, dataset)
                 detections = self._survey_detection(detectors, dataset)
-                background = self._background(defended, assessment, surveys, detections, folder)
-                write_report(assessment, folder, background)
+                if self.world.leads:
+                    background = self._background(defended, assessment, surveys, detections, folder)
+                    write_report(assessment, folder, background)
         return Assessment.load(self.folder.path / "assess" / "assessment.json")
 
     def _plan(self) -> AssessmentPlan:

@@ -14,6 +14,7 @@ from jernih.randomness import seeded
 from jernih.run_folder import RunFolder
 from jernih.storage import sha256_file
 from jernih.validate import InputError
+from jernih.world import join_world
 
 log = logging.getLogger(__name__)
 
@@ -55,23 +56,38 @@ class Stages:
         reporter: Reporter | None = None,
     ) -> None:
         config.check_units()
+        self.world = join_world()
         self.config = config
-        self.folder = RunFolder(config.out if out is None else out)
-        self.reporter = reporter or Reporter()
+        self.folder = RunFolder(config.out if out is None else out, guarded=self.world.leads)
+        self.reporter = (reporter if self.world.leads else None) or Reporter()
         self.device = pick_device(config.device)
 
     @contextlib.contextmanager
-    def _stage(self, name: str, key: str) -> Iterator[Path | None]:
-        """Yield the folder of a stage that has to be done, or None when it is complete."""
-        if self.folder.is_complete(name, key):
+    def _stage(self, name: str, key: str, *, together: bool = False) -> Iterator[Path | None]:
+        """Yield the folder of a stage that has to be done, or None when it is complete.
+
+        Of several processes the leader alone does it, while the others wait, unless they do it
+        ``together``.
+        """
+        world = self.world
+        if world.told(world.leads and self.folder.is_complete(name, key)):
             self.reporter.stage(name, "complete before")
             yield None
             return
         self.reporter.stage(name, "running")
-        # A random purifier draws from torch's own numbers: the same ones in the next run.
-        with seeded(self.config.seed, "stage", name):
-            yield self.folder.begin(name, key)
-        self.folder.complete(name, key)
+        if world.leads:
+            self.folder.begin(name, key)
+        world.meet()
+        if world.leads or together:
+            # A random purifier draws from torch's own numbers: the same ones in the next run.
+            with seeded(self.config.seed, "stage", name):
+                yield self.folder.stage(name)
+        else:
+            yield None
+        world.meet()
+        if world.leads:
+            self.folder.complete(name, key)
+        world.meet()
         self.reporter.stage(name, "complete")
 
 

@@ -137,7 +137,9 @@ class UNet(Purifier):
             # Reflection needs more pixels than it adds; tiny images repeat their edge instead.
             mode = "reflect" if below < height and right < width else "replicate"
             padded = functional.pad(images, (0, right, 0, below), mode=mode)
-        maps = self.enter(functional.pixel_unshuffle(padded, self.shuffle))
+        # By one it would change nothing, and yet copy the whole image.
+        coarse = self.shuffle > 1
+        maps = self.enter(functional.pixel_unshuffle(padded, self.shuffle) if coarse else padded)
         kept = []
         for stage, narrow in zip(self.down, self.narrow, strict=False):
             maps = stage(maps)
@@ -150,7 +152,9 @@ class UNet(Purifier):
         ):
             maps = widen(maps) + beside
             maps = block(maps if level is None else level[0] * maps + level[1])
-        predicted = functional.pixel_shuffle(self.leave(maps), self.shuffle)
+        predicted = self.leave(maps)
+        if coarse:
+            predicted = functional.pixel_shuffle(predicted, self.shuffle)
         restored: Tensor = images + predicted[..., :height, :width]
         return restored
 

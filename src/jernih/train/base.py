@@ -6,6 +6,7 @@ import csv
 import io
 import logging
 import math
+import os
 import shutil
 import signal
 import sys
@@ -34,6 +35,7 @@ from jernih.data.modify import EpochSampler, ImageDataset
 from jernih.randomness import derive_seed, generator, seeded
 from jernih.storage import write_text
 from jernih.validate import InputError
+from jernih.world import World, current_world
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +71,9 @@ class Task(pl.LightningModule):
         self.model = model
         self.settings = settings
         self.seed = seed
+        rank = current_world().rank
+        # The first process draws what one alone would.
+        self.stream: tuple[str | int, ...] = ("process", rank) if rank else ()
 
     def configure_optimizers(self) -> Any:
         """Make the optimiser that the settings name, with its schedule."""
@@ -93,11 +98,18 @@ class Task(pl.LightningModule):
         """Seed the epoch."""
         # Dropout takes no generator; a seed of its own for each epoch keeps a resumed training
         # equal to an undisturbed one.
-        torch.manual_seed(derive_seed(self.seed, "epoch", self.current_epoch))
+        torch.manual_seed(derive_seed(self.seed, "epoch", self.current_epoch, *self.stream))
 
     def record(self, values: dict[str, Tensor], count: int) -> None:
         """Log means over ``count`` images for the epoch's row of the history."""
-        self.log_dict(values, batch_size=count, on_step=False, on_epoch=True, prog_bar=True)
+        self.log_dict(
+            values,
+            batch_size=count,
+            on_step=False,
+            on_epoch=True,
+            prog_bar=True,
+            sync_dist=current_world().size > 1,
+        )
 
 
 class _Bar(RichProgressBar):
@@ -144,10 +156,14 @@ def fit(
     for name, dataset in (("train", data.train), ("val", data.val)):
         if len(dataset) == 0:
             raise InputError(f"{name} split", "at least one image to train with", "none")
+    world = current_world()
+    if settings.batch_size % world.size:
+        raise InputError("batch_size", f"a multiple of {world.size} processes", settings.batch_size)
     checkpoints = folder / "checkpoints"
     history = folder / "history.csv"
     last = checkpoints / "last.ckpt"
-    if not last.is_file():
+    resumed = world.told(last.is_file())
+    if not resumed and world.leads:
         history.unlink(missing_ok=True)
     best = ModelCheckpoint(checkpoints, "best", monitor="val_loss", save_on_train_epoch_end=True)
     # `save_last` would write only when the best one changes, and lose the epochs since then.
@@ -155,13 +171,14 @@ def fit(
         checkpoints, "last", save_on_train_epoch_end=True, enable_version_counter=False
     )
     callbacks: list[Callback] = [
-        _History(history),
+        *([_History(history)] if world.leads else []),
         EarlyStopping("val_loss", patience=settings.patience, check_finite=True),
         best,
         latest,
     ]
     if settings.ema is not None:
         callbacks.append(EMAWeightAveraging(decay=settings.ema))
+    show_progress = show_progress and world.leads
     if show_progress:
         callbacks.append(_Bar(leave=True))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -169,7 +186,7 @@ def fit(
         _silence_advice()
         trainer = pl.Trainer(
             accelerator=device,
-            devices=1,
+            **_processes(world),
             max_epochs=settings.epochs,
             precision=settings.precision,
             callbacks=callbacks,
@@ -179,11 +196,14 @@ def fit(
             enable_model_summary=False,
             num_sanity_val_steps=0,
             gradient_clip_val=settings.gradient_clip,
+            use_distributed_sampler=False,  # ours knows of the processes
         )
         channels_last(task.model).train()
-        _run(trainer, task, _loaders(data, settings, seed), last if last.is_file() else None)
+        _run(trainer, task, _loaders(data, settings, seed), last if resumed else None)
         if best.best_model_score is None or not bool(torch.isfinite(best.best_model_score)):
-            shutil.rmtree(checkpoints)
+            world.meet()
+            if world.leads:
+                shutil.rmtree(checkpoints)
             raise InputError("training", "a finite validation loss", "none", "try a smaller lr")
         state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     prefix = "model."
@@ -191,8 +211,18 @@ def fit(
         {k.removeprefix(prefix): v for k, v in state["state_dict"].items() if k.startswith(prefix)}
     )
     task.model.cpu().eval()
-    shutil.rmtree(checkpoints)
+    world.meet()
+    if world.leads:
+        shutil.rmtree(checkpoints)
     return history
+
+
+def _processes(world: World) -> dict[str, Any]:
+    """What Lightning is to know of the processes that torchrun has started."""
+    if world.size == 1:
+        return {"devices": 1}
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
+    return {"devices": here, "num_nodes": world.size // here, "strategy": "ddp"}
 
 
 def _run(
@@ -215,19 +245,24 @@ def _run(
 def _loaders(
     data: TrainingData, settings: Training, seed: int
 ) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    world = current_world()
+    sampler = EpochSampler(len(data.train), seed, data.draw, world.rank, world.size)
+    size = settings.batch_size // world.size
     # A last batch of one image has no variance for batch norm to divide by.
-    ragged = len(data.train) % settings.batch_size == 1 and len(data.train) > 1
+    ragged = len(sampler) % size == 1 and len(sampler) > 1
     # Loaders draw a number when they start; from a generator of their own, dropout stays the same
     # however often they start.
     return (
         DataLoader(
             data.train,
-            settings.batch_size,
-            sampler=EpochSampler(len(data.train), seed, data.draw),
+            size,
+            sampler=sampler,
             num_workers=settings.workers,
             drop_last=ragged,
             generator=generator(seed, "train loader"),
         ),
+        # Every process looks at all validation images: none is counted twice, and all agree on
+        # which epoch is the best.
         DataLoader(
             data.val,
             settings.batch_size,

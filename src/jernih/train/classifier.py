@@ -108,7 +108,7 @@ class _ClassifierTask(Task):
         return loss
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        source = generator(self.seed, "adversarial", self.current_epoch, batch_idx)
+        source = generator(self.seed, "adversarial", self.current_epoch, batch_idx, *self.stream)
         return self._step(batch, "train", source)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -192,7 +192,7 @@ class _PurifierTask(Task):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images = batch[0]
-        source = generator(self.seed, "purifier", self.current_epoch, batch_idx)
+        source = generator(self.seed, "purifier", self.current_epoch, batch_idx, *self.stream)
         seen = self._look(images)
         attacked = images
         if self.trains_on == "attacked":

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from jernih.assess.figures.style import COLOURS, LINES, new_figure, tidy
-from jernih.assess.survey import BARE, Survey
+from jernih.assess.survey_result import BARE, Survey
 from jernih.assess.words import format_eps, format_norm
 
 

@@ -1,0 +1,1 @@
+"""The service: HTTP for programs, a web page for people."""
