@@ -16,11 +16,7 @@ import yaml
 
 import jernih.assess.report
 import jernih.pipeline.semma
-from jernih.attacks import ATTACKS
 from jernih.config import load_config
-from jernih.detectors import DETECTORS
-from jernih.purifiers import PURIFIERS
-from jernih.registry import Registry
 from tests.docs import commands, stand_ins
 from tests.docs.pages import LANGUAGES, MARK, PAGES, ROOT, Block, blocks
 
@@ -40,16 +36,11 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def there(desk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def there(desk: Path, own_units: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The same as the current folder, whose modules can be imported while a test lasts."""
     monkeypatch.chdir(desk)
     monkeypatch.syspath_prepend(desk)
-    registries: tuple[Registry[Any], ...] = (ATTACKS, DETECTORS, PURIFIERS)
-    units = [dict(registry._units) for registry in registries]
     yield desk
-    for registry, before in zip(registries, units, strict=True):
-        registry._units.clear()
-        registry._units.update(before)
     for name, module in list(sys.modules.items()):
         if (getattr(module, "__file__", None) or "").startswith(f"{desk}{os.sep}"):
             del sys.modules[name]
