@@ -3,14 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow peers lint clean help
+.PHONY: demo test slow peers lint docs clean help
 
 help:
 	@echo "make demo   install into .venv and run the whole pipeline on the embedded default"
 	@echo "make test   install what is lacking and run the tests"
 	@echo "make slow   the tests that take minutes or need the real data"
 	@echo "make peers  the libraries that tests and benchmarks compare with"
-	@echo "make lint   ruff and mypy"
+	@echo "make lint   ruff, mypy and who may import whom"
+	@echo "make docs   the documentation as a site, in build/site"
 	@echo "make clean  remove .venv and caches (runs/ stays)"
 
 $(BIN)/python:
@@ -36,6 +37,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m mkdocs build --strict
 
 peers: $(VENV)/.installed-peers
 

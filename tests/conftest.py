@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from jernih.attacks import ATTACKS
 from jernih.classifiers import Classifier
+from jernih.detectors import DETECTORS
+from jernih.purifiers import PURIFIERS
 from jernih.randomness import generator, seeded
+from jernih.registry import Registry
 
 # For models this small a second thread only waits for the first, most of all on a busy machine.
 torch.set_num_threads(1)
@@ -65,6 +71,17 @@ def images() -> Tensor:
 @pytest.fixture
 def labels() -> Tensor:
     return torch.tensor([0, 1, 2, 0, 1, 2])
+
+
+@pytest.fixture
+def own_units() -> Iterator[None]:
+    """Units that a test registers are forgotten after it."""
+    registries: tuple[Registry[Any], ...] = (ATTACKS, DETECTORS, PURIFIERS)
+    units = [dict(registry._units) for registry in registries]
+    yield
+    for registry, before in zip(registries, units, strict=True):
+        registry._units.clear()
+        registry._units.update(before)
 
 
 @pytest.fixture

@@ -158,7 +158,8 @@ def stripes(tmp_path: Path) -> tuple[str, ...]:
     """What to attack, and where to."""
     weights = save_classifier(stripes_classifier(), tmp_path / "stripes.safetensors")
     data = striped_folder(tmp_path / "data", each=4)
-    return str(weights), str(data), "--out", str(tmp_path / "out"), "--size", "32", "--batch", "3"
+    out = ("--out", str(tmp_path / "out"))
+    return str(weights), str(data), *out, "--size", "32", "--batch", "3", "--trust-code"
 
 
 def test_attack(stripes: tuple[str, ...], tmp_path: Path, jernih_command: Any) -> None:

@@ -62,7 +62,11 @@ def publish(
     source = Path(run) / "model" / part / f"{part}.safetensors"
     if not source.is_file():
         raise InputError("run", f"a folder with a trained {part}", run)
-    module = restore_classifier(source) if part == "classifier" else restore_purifier(source)
+    module = (
+        restore_classifier(source, trust_code=True)
+        if part == "classifier"
+        else restore_purifier(source)
+    )
     file = Path(folder) / f"{name}.safetensors"
     write_weights(file, module, read_card(source), torch.float16)
     config_file = Path(run) / "config.yaml"

@@ -282,6 +282,7 @@ def attack(
     ] = "png",
     batch: Annotated[int, typer.Option("--batch", help="Images attacked together.")] = 32,
     seed: Annotated[int, typer.Option("--seed", help="Seed of all randomness.")] = 0,
+    trust_code: TrustCode = False,
     device: Device = None,
     verbose: Verbose = False,
 ) -> None:
@@ -315,6 +316,7 @@ def attack(
         batch_size=batch,
         seed=seed,
         device=device or "auto",
+        trust_code=trust_code,
     )
     made = job.run(_reporter().progress("attack"))
     for line in lines(made.results):

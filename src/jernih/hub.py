@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from jernih import __version__
 from jernih.classifiers import Classifier, load_classifier
-from jernih.classifiers.load import PROGRAMS
+from jernih.classifiers.load import PROGRAMS, refuse_code
 from jernih.data.modify import Fit, Prepare
 from jernih.defended import Defended
 from jernih.detectors import DETECTORS, Calibration, Detector
@@ -185,28 +185,15 @@ def read_defended(folder: str | os.PathLike[str], *, trust_code: bool = False) -
     ).eval()
 
 
-_TIMM_FILES = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
-"""Options of timm that name files or addresses to read."""
-
-
 def _classifier(folder: Path, said: _Classifier, trust_code: bool) -> Classifier:
-    suffix = Path(said.name).suffix
-    program = suffix in PROGRAMS
-    if (program or ":" in said.name) and not trust_code:
-        raise InputError(
-            "classifier",
-            "a timm model",
-            f"{said.name!r}, which runs code",
-            "if it is your own or you know it, say trust_code=True (--trust-code)",
-        )
+    if not trust_code:
+        refuse_code(said.name, said.options)
     options: dict[str, Any] = said.model_dump()
-    if program:
+    suffix = Path(said.name).suffix
+    if suffix in PROGRAMS:
         if said.name != f"classifier{suffix}":
             raise InputError("classifier", f"classifier{suffix} in the folder", repr(said.name))
         options["name"] = str(folder / said.name)
-    unsafe = next((name for name in _TIMM_FILES if name in said.options), None)
-    if unsafe is not None and not trust_code:
-        raise InputError("classifier.options", "none that reads other files", repr(unsafe))
     return load_classifier(**options)
 
 

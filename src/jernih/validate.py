@@ -1,6 +1,7 @@
 """The checks at every public boundary.
 
-Each failure names the argument, what was expected, and what came instead.
+Each failure names the argument, what was expected, and what came instead. torch is imported where
+tensors are checked, so that a command that needs none starts at once.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ import difflib
 import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RANGE_TOLERANCE = 1e-6
 """How far outside [0, 1] a pixel may lie through rounding before it counts as an error."""
@@ -119,7 +120,9 @@ def check_images(images: Tensor, argument: str = "images") -> Tensor:
         InputError: for another type, shape or dtype, for NaN, and for values outside [0, 1]
             (the commonest cause: images normalised by mean and standard deviation).
     """
-    if not isinstance(images, Tensor):
+    import torch
+
+    if not isinstance(images, torch.Tensor):
         raise InputError(argument, "a torch.Tensor", f"a {type(images).__name__}")
     if images.ndim != 4 or 0 in images.shape:
         raise InputError(argument, "a non-empty tensor of shape (N, C, H, W)", tuple(images.shape))
@@ -144,7 +147,9 @@ def check_labels(labels: Tensor, count: int, classes: int | None = None) -> Tens
     Raises:
         InputError: otherwise, with the first label that is outside.
     """
-    if not isinstance(labels, Tensor):
+    import torch
+
+    if not isinstance(labels, torch.Tensor):
         raise InputError("labels", "a torch.Tensor", f"a {type(labels).__name__}")
     if labels.dtype is not torch.int64:
         raise InputError("labels", "dtype torch.int64", str(labels.dtype))
@@ -163,8 +168,10 @@ def check_logits(logits: Any, count: int, argument: str = "model output") -> Ten
     Raises:
         InputError: otherwise.
     """
-    if not isinstance(logits, Tensor) or not logits.is_floating_point():
-        kind = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
+    import torch
+
+    if not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
+        kind = logits.dtype if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise InputError(argument, "a floating-point tensor of logits", str(kind))
     if logits.ndim != 2 or logits.shape[0] != count or logits.shape[1] < 2:
         raise InputError(

@@ -20,14 +20,16 @@ def model(tmp_path: Path) -> str:
 def test_by_names_alone(model: str, folder: Path, tmp_path: Path) -> None:
     job = AttackJob(
         model=model, data=str(folder), out=tmp_path / "out", attack="fgsm", eps="51/255", size=32,
-        limit=4,
+        limit=4, trust_code=True,
     )  # fmt: skip
     made = job.run()
     assert made.results["counts"]["fooled"] == 4
     # What was written is data again: as a folder of class folders, and by its manifest.
     for data in (made.folder / "images", made.folder, made.folder / "manifest.csv"):
         out = tmp_path / f"again-{data.name}"
-        again = AttackJob(model, str(data), out, attack="uniform-noise", eps=0, size=32).run()
+        again = AttackJob(
+            model, str(data), out, attack="uniform-noise", eps=0, size=32, trust_code=True
+        ).run()
         assert [row.before for row in again.rows] == [row.written for row in made.rows]
 
 
@@ -62,12 +64,14 @@ def test_attack_with_its_options() -> None:
         ({"seed": -1}, "seed"),
         ({"data": "/no/such/folder"}, "no such folder"),
         ({"model": "no_such_model_at_all"}, "a timm model"),
+        ({"trust_code": False}, "edge_network', which runs code"),
     ],
 )
 def test_refusals_leave_nothing_behind(
     options: dict[str, Any], message: str, model: str, folder: Path, tmp_path: Path
 ) -> None:
-    known = {"model": model, "data": str(folder), "out": tmp_path / "out", "size": 32}
+    known: dict[str, Any] = {"model": model, "data": str(folder), "out": tmp_path / "out"}
+    known |= {"size": 32, "trust_code": True}
     with pytest.raises(InputError, match=message):
         AttackJob(**{**known, **options}).run()
     assert not (tmp_path / "out").exists()

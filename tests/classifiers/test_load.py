@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -88,6 +89,44 @@ def test_save_and_restore(tmp_path: Path, images: Tensor) -> None:
     restored = restore_classifier(path)
     assert restored.classes == ("no", "yes")
     assert torch.equal(restored(images), classifier(images))
+
+
+def touch(path: str) -> nn.Module:
+    """What a file should not be able to call."""
+    Path(path).touch()
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+
+
+def test_a_weights_file_runs_no_code_unless_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    card = {
+        "name": f"{__name__}:touch", "classes": ["a", "b"], "options": {"path": "touched"},
+    }  # fmt: skip
+    module = nn.ModuleDict({"network": touch("before")})
+    file = write_weights(tmp_path / "stranger.safetensors", module, card)
+    with pytest.raises(InputError, match="runs code"):
+        restore_classifier(file)
+    assert not Path("touched").exists()
+    assert restore_classifier(file, trust_code=True).classes == ("a", "b")
+    assert Path("touched").exists()  # so the check above could have failed
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"name": "mine.pt2"}, "runs code"),
+        ({"options": {"checkpoint_path": "other.ckpt"}}, "none that reads other files"),
+        ({"weights": "/etc/passwd"}, "a file that save_classifier wrote"),
+        ({"pretrained": True}, "a file that save_classifier wrote"),
+    ],
+)
+def test_a_weights_file_reads_no_other(change: dict[str, Any], told: str, tmp_path: Path) -> None:
+    card = {"name": "resnet10t", "classes": ["a", "b"], **change}
+    file = write_weights(tmp_path / "stranger.safetensors", nn.Linear(1, 1), card)
+    with pytest.raises(InputError, match=told):
+        restore_classifier(file)
 
 
 def test_head_of_another_size_keeps_initial_values(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ Format = Literal["png", "png16", "npy"]
 """PNG of 8 or of 16 bits a channel, or NumPy's file of the float32 values (3, H, W)."""
 
 FORMATS: tuple[str, ...] = get_args(Format)
+"""How attacked images can be written."""
 
 WORDS: dict[Format, str] = {"png": "8-bit PNG", "png16": "16-bit PNG", "npy": "NumPy file"}
 

@@ -49,6 +49,7 @@ class AttackJob:
         batch_size: images attacked together.
         seed: seed of the draw and of the attack.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        trust_code: whether a weights file may name code as its network.
     """
 
     model: str
@@ -71,6 +72,7 @@ class AttackJob:
     batch_size: int = 32
     seed: int = 0
     device: str = "auto"
+    trust_code: bool = False
 
     def run(self, progress: Callable[[int, int], None] | None = None) -> AttackedFiles:
         """Attack the images, or go on where that was interrupted.
@@ -95,6 +97,7 @@ class AttackJob:
             named=None if self.classes is None else read_classes(self.classes),
             size=self.size,
             fit=cast(Fit | None, fit),
+            trust_code=self.trust_code,
             **self.model_options,
         )
         return attack_files(

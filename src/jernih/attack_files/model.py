@@ -27,6 +27,7 @@ def find_model(
     named: Sequence[str] | None = None,
     size: int | None = None,
     fit: Fit | None = None,
+    trust_code: bool = False,
     **options: Any,
 ) -> tuple[Classifier, Prepare]:
     """The classifier that a name or a path stands for, and how it takes its images.
@@ -40,6 +41,8 @@ def find_model(
         size: width and height that images are brought to; by default the run's, else what timm
             records for the model, else 224.
         fit: how they are brought to it; by default the run's, else stretched.
+        trust_code: whether a weights file may name code as its network; a run and a config are
+            one's own.
         options: further arguments of ``load_classifier``, for a model given by name.
 
     Raises:
@@ -84,7 +87,7 @@ def find_model(
     if known is not None:
         classifier = load_classifier(**known, classes=named or classes, same_head=True)
     else:
-        classifier = restore_classifier(file)
+        classifier = restore_classifier(file, trust_code=trust_code or config is not None)
     own_size, own_fit = _prepared(file if known is None else None, config, classifier)
     return classifier, Prepare(own_size if size is None else size, own_fit if fit is None else fit)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jernih.attacks.base import ATTACKS
 from jernih.attacks.control import Control
-from jernih.purifiers.jpeg import JPEG
+from jernih.jpeg import check_quality, through_jpeg
 
 
 @ATTACKS.register("jpeg-compression")
@@ -43,11 +43,11 @@ class JPEGCompression(Control):
 
     def __init__(self, eps: float | str = "8/255", *, quality: int = 50) -> None:
         super().__init__(eps)
-        self.quality = JPEG(quality).quality
+        self.quality = check_quality(quality)
 
     def disturb(
         self, images: Tensor, epsilons: Sequence[float], generator: torch.Generator | None
     ) -> list[Tensor]:
         """Return compressed images, the same for each bound."""
-        read = JPEG(self.quality)(images)
+        read = through_jpeg(images, self.quality)
         return [read for _ in epsilons]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +20,9 @@ from jernih.weights import load_into, read_card, read_weights, write_weights
 
 PROGRAMS = (".pt", ".pth", ".ts", ".pt2")
 """Endings of saved programs."""
+
+TIMM_FILES = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
+"""Options of timm that name files or addresses to read."""
 
 
 def load_classifier(
@@ -112,19 +115,48 @@ def save_classifier(classifier: Classifier, path: str | os.PathLike[str]) -> Pat
     return write_weights(path, classifier, card)
 
 
-def restore_classifier(path: str | os.PathLike[str]) -> Classifier:
+def restore_classifier(path: str | os.PathLike[str], *, trust_code: bool = False) -> Classifier:
     """Load a classifier that :func:`save_classifier` wrote.
 
+    Args:
+        path: the file.
+        trust_code: whether the file may name a function of a Python module or a saved program as
+            its network. Both run code that the file chooses: allow it for files of your own.
+
     Raises:
-        InputError: when the file is absent, damaged, or was not written by Jernih.
+        InputError: when the file is absent, damaged, or was not written by Jernih, and for a
+            network that needs code that is not trusted.
     """
     state = read_weights(path)
     card = read_card(path)
-    if "classes" not in card:
-        raise InputError(f"weights {path}", "a file that save_classifier wrote", "no class names")
+    if not {"name", "classes"} <= card.keys() <= _CARD:
+        raise InputError(f"weights {path}", "a file that save_classifier wrote", "another")
+    if not trust_code:
+        refuse_code(str(card["name"]), card.get("options") or {})
     classifier = load_classifier(**card)
     load_into(classifier, state, source=str(path))
     return classifier
+
+
+_CARD = {"name", "classes", "one_logit", "options", "mean", "std"}
+
+
+def refuse_code(name: str, options: Mapping[str, Any]) -> None:
+    """Check that a network that a file names is timm's, and reads nothing but the file.
+
+    Raises:
+        InputError: for a function of a module, a saved program, and options that name other files.
+    """
+    if Path(name).suffix in PROGRAMS or ":" in name:
+        raise InputError(
+            "classifier",
+            "a timm model",
+            f"{name!r}, which runs code",
+            "if it is your own or you know it, say trust_code=True (--trust-code)",
+        )
+    unsafe = next((option for option in TIMM_FILES if option in options), None)
+    if unsafe is not None:
+        raise InputError("classifier.options", "none that reads other files", repr(unsafe))
 
 
 def _refuse_head(stored: int, given: int) -> NoReturn:

@@ -21,7 +21,7 @@ from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.pixels.utils import pixel_array
 from torch import Tensor
 
-from jernih.data.images import ImageFacts, UnreadableImage, why_unreadable
+from jernih.data.unreadable import ImageFacts, UnreadableImage, why_unreadable
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")

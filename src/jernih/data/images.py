@@ -11,40 +11,27 @@ from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from jernih.data.deep_png import encode_deep, read_deep, turn
+from jernih.data.unreadable import ImageFacts, UnreadableImage, why_unreadable
 from jernih.storage import atomic_path
-from jernih.validate import InputError, check_images
+from jernih.validate import check_images
 
-
-class UnreadableImage(InputError):  # noqa: N818 - named for what it is about
-    """A file that is no image, is damaged, or has no single right reading.
-
-    Attributes:
-        reason: what is wrong with it, in a few words.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        super().__init__(f"image {path}", "a readable image", reason)
-        self.reason = reason
-
-
-@dataclass(frozen=True)
-class ImageFacts:
-    """What a file's header says: size in pixels, colour mode and format."""
-
-    width: int
-    height: int
-    mode: str
-    format: str
+__all__ = [
+    "ImageFacts",
+    "UnreadableImage",
+    "describe_image",
+    "read_image",
+    "why_unreadable",
+    "write_png",
+]
 
 
 def read_image(path: str | os.PathLike[str]) -> Tensor:
@@ -118,20 +105,6 @@ def _is_dicom(path: Path) -> bool:
             return stream.read(132)[128:] == b"DICM"
     except OSError:
         return False
-
-
-def why_unreadable(path: str | os.PathLike[str], error: Exception) -> str:
-    """Say in a few words why a file could not be read, given what a decoder raised."""
-    path = Path(path)
-    if not path.exists():
-        return "no such file"
-    if path.is_dir():
-        return "a folder"
-    if path.stat().st_size == 0:
-        return "an empty file"
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image in a known format"
-    return str(error).replace(str(path), "").strip() or type(error).__name__
 
 
 def _to_tensor(path: str | os.PathLike[str], image: Image.Image) -> Tensor:

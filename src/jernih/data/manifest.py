@@ -17,6 +17,8 @@ from jernih.storage import read_json, sha256_file, write_json, write_text
 from jernih.validate import InputError
 
 SPLITS = ("train", "val", "test")
+"""What images serve for: to learn from, to choose and calibrate by, to measure."""
+
 _COLUMNS = ("path", "label", "split", "patient", "sha256")
 
 

@@ -89,7 +89,8 @@ class ClassifierStages(DataStages):
                     write_text(folder / "history.csv", history_text(history))
                 if self.world.leads:
                     save_classifier(classifier, folder / "classifier.safetensors")
-        return restore_classifier(self.folder.path / "model/classifier/classifier.safetensors")
+        file = self.folder.path / "model/classifier/classifier.safetensors"
+        return restore_classifier(file, trust_code=True)  # this run has just written it
 
     def _adversarial_training(self) -> AdversarialTraining | None:
         choice = self.config.model.adversarial_training

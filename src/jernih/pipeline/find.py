@@ -61,7 +61,8 @@ def _of_run(path: Path) -> Defended:
     purifier_file = stages / "purifier" / "purifier.safetensors"
     if not (classifier_file.is_file() and purifier_file.is_file()):
         raise InputError("model", "a run whose model stage is complete", path, "run it first")
-    classifier, purifier = restore_classifier(classifier_file), restore_purifier(purifier_file)
+    classifier = restore_classifier(classifier_file, trust_code=True)  # the run is one's own
+    purifier = restore_purifier(purifier_file)
     detector: Detector | None = None
     choice = config.model.detector
     if choice is not None:

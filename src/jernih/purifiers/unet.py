@@ -161,7 +161,7 @@ class UNet(Purifier):
 
 @PURIFIERS.register("jernih-s")
 class JernihS(UNet):
-    """The small :class:`UNet`, under half a million parameters.
+    """The small U-Net, under half a million parameters.
 
     It works on whole pixels: in the same training time networks on pixels rearranged by 2 or by 4
     restored far less.
@@ -173,7 +173,7 @@ class JernihS(UNet):
 
 @PURIFIERS.register("jernih-m")
 class JernihM(UNet):
-    """The medium :class:`UNet`, under 4 M parameters."""
+    """The medium U-Net, under 4 M parameters."""
 
     def __init__(self) -> None:
         super().__init__((24, 64, 128, 224), (1, 1, 2, 2), 1)

@@ -21,7 +21,7 @@ VERSION = 1
 
 @SOURCES.register("phantom")
 class Phantom(DataSource):
-    """Synthetic chest radiographs (:mod:`jernih.data.phantom`), made where they are missing.
+    """Synthetic chest radiographs, made where they are missing.
 
     Each of the two classes consists of invented patients with one to three images each. The files
     are 8-bit greyscale PNGs. Every patient and image has a seed of its own, so that an interrupted
