@@ -42,6 +42,9 @@ def _of(package: ModuleType) -> dict[str, Any]:
 
 def describe(thing: Any) -> Any:
     """A signature; of a class its constructor's, its fields' and those of its public methods."""
+    if inspect.isclass(thing) and hasattr(thing, "model_fields"):
+        # Signatures of pydantic's models are written otherwise in each of its versions.
+        return {name: field.is_required() for name, field in thing.model_fields.items()}
     if inspect.isclass(thing):
         members = {"": f"class{_signature(thing)}"}
         for name, member in sorted(vars(thing).items()):
