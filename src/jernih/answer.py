@@ -101,7 +101,10 @@ class Answerer:
             InputError: for images of another form, and for areas of a network without feature
                 maps.
         """
-        prepared = [self.prepared(image) for image in images]
+        return self.of_prepared([self.prepared(image) for image in images], areas=areas)
+
+    def of_prepared(self, prepared: Sequence[Tensor], *, areas: bool = False) -> list[Answer]:
+        """As a call, for images that are prepared already (:meth:`prepared`)."""
         groups: dict[tuple[int, ...], list[int]] = {}
         for place, image in enumerate(prepared):
             groups.setdefault(tuple(image.shape), []).append(place)

@@ -33,6 +33,18 @@ class InputError(ValueError):
         text = f"{argument}: expected {expected}; got {got}"
         super().__init__(" ".join((text + (f" ({hint})" if hint else "")).split()))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle it by its message, so that it comes whole out of another process."""
+        return _from_message, (type(self), self.args, self.__dict__)
+
+
+def _from_message(
+    kind: type[InputError], args: tuple[Any, ...], held: dict[str, Any]
+) -> InputError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(held)
+    return error
+
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most like ``name``, or None when none is alike."""

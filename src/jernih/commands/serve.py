@@ -36,7 +36,13 @@ def serve(
     * 2**20,
     max_pixels: Annotated[
         int, typer.Option("--max-pixels", help="Largest image, in pixels.")
-    ] = 40_000_000,
+    ] = 25_000_000,
+    decode_s: Annotated[
+        float, typer.Option("--decode-s", help="Longest that an image may take to unpack, in s.")
+    ] = 5.0,
+    decode_mib: Annotated[
+        int, typer.Option("--decode-mib", help="Most memory to unpack an image, in MiB.")
+    ] = 1024,
     token_file: Annotated[
         Path | None,
         typer.Option("--token-file", help=f"File with the bearer token; or set {TOKEN}."),
@@ -68,6 +74,7 @@ def serve(
         import uvicorn
 
         from jernih.serve.app import build_app
+        from jernih.serve.service import reader_of
         from jernih.serve.settings import ServeSettings
     except ImportError as error:
         hint = "pip install 'jernih[serve]'"
@@ -75,13 +82,14 @@ def serve(
     try:
         settings = ServeSettings(
             name=name, batch=batch, wait_ms=wait_ms, queue=queue, timeout_s=timeout,
-            max_bytes=max_bytes, max_pixels=max_pixels,
+            max_bytes=max_bytes, max_pixels=max_pixels, decode_s=decode_s, decode_mib=decode_mib,
         )  # fmt: skip
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise InputError(str(first["loc"][0]), first["msg"], first["input"]) from None
     token = read_token(token_file)
     answerer = Answerer(find_defended(model, trust_code=trust_code), device)
+    images = reader_of(settings)
     mount = None
     if page and token is None:
         from jernih.serve.page import PageSettings, mount_page
@@ -93,8 +101,8 @@ def serve(
             max_bytes=max_bytes,
             title=str(answerer.defended.card.get("title") or "Jernih"),
         )
-        mount = partial(mount_page, answerer=answerer, settings=shown)
-    app = build_app(answerer, settings, token=token, page=mount)
+        mount = partial(mount_page, answerer=answerer, settings=shown, images=images)
+    app = build_app(answerer, settings, images=images, token=token, page=mount)
     _log()
     log = logging.getLogger("jernih.serve")
     log.info(

@@ -61,13 +61,15 @@ def read_dicom(path: str | os.PathLike[str]) -> Tensor:
         if header.PhotometricInterpretation in _GREY:
             shown = _displayed(pixels, header)
             if header.PhotometricInterpretation == "MONOCHROME1":
-                shown = 1 - shown
-            rgb = np.repeat(shown[None], 3, axis=0)
+                np.subtract(1, shown, out=shown)
+            shown = shown[None].astype(np.float32)
         else:
-            rgb = pixels.transpose(2, 0, 1) / (2**header.BitsStored - 1)
-        if not np.isfinite(rgb).all():
+            shown = pixels.transpose(2, 0, 1).astype(np.float32)
+            shown /= 2**header.BitsStored - 1
+        if not np.isfinite(shown).all():
             raise UnreadableImage(path, "pixels that are not finite")
-        return torch.from_numpy(rgb.clip(0, 1).astype(np.float32))
+        image = torch.from_numpy(shown.clip(0, 1, out=shown))
+        return image.expand(3, -1, -1).contiguous()
 
 
 def describe_dicom(path: str | os.PathLike[str]) -> ImageFacts:
@@ -125,7 +127,8 @@ def _check(path: str | os.PathLike[str], header: Dataset) -> None:
 def _displayed(pixels: NDArray[Any], header: Dataset) -> NDArray[np.float64]:
     """Greyscale (H, W) as the file wants it shown, from 0 for the least value to 1."""
     # pydicom looks values up in the type they come in, which may be too narrow for the table.
-    values = apply_modality_lut(pixels if pixels.dtype.kind == "f" else pixels.astype(int), header)
+    wide = pixels if pixels.dtype.kind == "f" else pixels.astype(np.int32)
+    values = apply_modality_lut(wide, header)
     if None not in (header.get("WindowCenter"), header.get("WindowWidth")):
         # The window itself tells its output range: what infinities are mapped to.
         ends = apply_voi_lut(np.array([-np.inf, np.inf]), header, prefer_lut=False)
@@ -141,7 +144,9 @@ def _displayed(pixels: NDArray[Any], header: Dataset) -> NDArray[np.float64]:
         values = apply_voi_lut(index, header)
     else:
         low, high = _span(header)
-    scaled: NDArray[np.float64] = (values.astype(np.float64) - low) / ((high - low) or 1.0)
+    scaled: NDArray[np.float64] = values.astype(np.float64)
+    scaled -= low
+    scaled /= (high - low) or 1.0
     return scaled
 
 

@@ -108,11 +108,14 @@ def _is_dicom(path: Path) -> bool:
 
 
 def _to_tensor(path: str | os.PathLike[str], image: Image.Image) -> Tensor:
+    turned: Image.Image
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         raise UnreadableImage(path, f"{frames} frames or pages; one is expected")
     image.load()
-    turned = ImageOps.exif_transpose(image)
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    ImageOps.exif_transpose(image, in_place=True)
+    turned = image
     deep = turned.mode in ("I", "F") or turned.mode.startswith("I;16")
     if deep and turned.info.get("transparency") is not None:
         clear = bool((np.asarray(turned) == turned.info["transparency"]).any())
@@ -126,20 +129,21 @@ def _to_tensor(path: str | os.PathLike[str], image: Image.Image) -> Tensor:
     if deep:
         return _deep_grey(path, turned)
     if image.format == "PNG" and (colour := read_deep(path)) is not None:
-        upright = turn(colour, image.getexif().get(ExifTags.Base.Orientation, 1))
-        scaled = (upright / 65535).astype(np.float32)
-        return torch.from_numpy(scaled).permute(2, 0, 1).contiguous()
-    rgb = np.asarray(turned.convert("RGB"), dtype=np.float32) / 255
-    return torch.from_numpy(rgb).permute(2, 0, 1).contiguous()
+        upright = turn(colour, orientation)
+        planes = np.ascontiguousarray(upright.transpose(2, 0, 1)).astype(np.float32)
+        return torch.from_numpy(planes).div_(65535)
+    rgb = np.asarray(turned if turned.mode == "RGB" else turned.convert("RGB"))
+    planes = np.ascontiguousarray(rgb.transpose(2, 0, 1)).astype(np.float32)
+    return torch.from_numpy(planes).div_(255)
 
 
 def _deep_grey(path: str | os.PathLike[str], image: Image.Image) -> Tensor:
     """Greyscale of 16 bits or floating point, without losing depth."""
-    pixels = np.asarray(image).astype(np.float64)
+    pixels = np.asarray(image).astype(np.float32)
     if image.mode != "F":
         pixels /= 65535
     if not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > 1:
         expected = "[0, 1]" if image.mode == "F" else "[0, 65535]"
         raise UnreadableImage(path, f"grey values outside {expected}")
-    grey = torch.from_numpy(pixels.astype(np.float32))
+    grey = torch.from_numpy(pixels)
     return grey.expand(3, -1, -1).contiguous()

@@ -49,7 +49,16 @@ def refusal_of(content: bytes, sop_class: str, uid: str, settings: NodeSettings)
         ])  # fmt: skip
         frames = int(header.get("NumberOfFrames") or 1)
         sides = int(header.get("Rows") or 0) * int(header.get("Columns") or 0)
-    except (InvalidDicomError, ValueError, TypeError, KeyError, EOFError, OSError, AttributeError):
+    except (
+        InvalidDicomError,
+        ValueError,
+        TypeError,
+        KeyError,
+        EOFError,
+        OSError,
+        AttributeError,
+        RecursionError,
+    ):
         return Refusal(NOT_UNDERSTOOD, "the data set cannot be read")
     if str(header.get("SOPClassUID")) != sop_class:
         return Refusal(OTHER_CLASS, "the data set is of another SOP class")

@@ -33,7 +33,7 @@ from pynetdicom.events import Event
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from jernih.answer import Answer, Answerer
-from jernih.data.dicom import read_dicom
+from jernih.data.untrusted import UntrustedImages
 from jernih.dicom_node.checks import (
     KNOWN_OTHERWISE,
     NOT_UNDERSTOOD,
@@ -95,6 +95,9 @@ class DicomNode:
         self.answerer = answerer
         self.settings = settings
         self.spool = Spool(settings.spool)
+        self.images = UntrustedImages(
+            settings.max_pixels, settings.decode_s, settings.decode_mib * 2**20, processes=1
+        )
         name = str(answerer.defended.classifier.description.get("name", "classifier"))
         purifier = answerer.defended.purifier.name
         self.model = f"{name} behind {purifier}, {checksum(answerer)}"
@@ -129,6 +132,7 @@ class DicomNode:
         self._server.shutdown()
         for thread in self._threads:
             thread.join(60)
+        self.images.close()
         self._lock.__exit__(None, None, None)
 
     def _listen(self) -> None:
@@ -192,13 +196,13 @@ class DicomNode:
         read, images = [], []
         for file in files:
             try:
-                images.append(read_dicom(file))
+                images.append(self.images.read(file, self.answerer.defended.prepare))
                 read.append(file)
             except InputError as error:
                 self._set_aside(file, str(getattr(error, "reason", "it cannot be read")))
         if not images:
             return
-        for file, answer in zip(read, self.answerer(images), strict=True):
+        for file, answer in zip(read, self.answerer.of_prepared(images), strict=True):
             try:
                 self._write(file, answer)
             except OSError:

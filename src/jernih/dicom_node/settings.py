@@ -42,6 +42,9 @@ class NodeSettings(BaseModel):
         port: the port; 0 for any that is free.
         allow: the titles of those that may send; none for everybody.
         max_bytes: largest instance.
+        max_pixels: largest image, in pixels.
+        decode_s: longest that one image may take to unpack, in seconds.
+        decode_mib: most memory that one image may take to unpack, in MiB.
         batch: most images that pass the model together.
         associations: most connections at once.
         idle_s: how long a connection may say nothing, in seconds.
@@ -58,6 +61,9 @@ class NodeSettings(BaseModel):
     port: Annotated[int, Field(ge=0, le=65535)] = 11112
     allow: tuple[Title, ...] = ()
     max_bytes: Annotated[int, Field(ge=1024)] = 256 * 2**20
+    max_pixels: Annotated[int, Field(ge=64)] = 25_000_000
+    decode_s: Annotated[float, Field(gt=0, le=600)] = 10.0
+    decode_mib: Annotated[int, Field(ge=64)] = 1024
     batch: Annotated[int, Field(ge=1, le=256)] = 8
     associations: Annotated[int, Field(ge=1, le=1000)] = 10
     idle_s: Annotated[float, Field(gt=0)] = 60.0

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from jernih import __version__
 from jernih.answer import Answerer
+from jernih.data.untrusted import UntrustedImages
 from jernih.serve.errors import Refused
 from jernih.serve.guard import Guard
 from jernih.serve.metrics import CONTENT_TYPE
@@ -34,6 +35,7 @@ def build_app(
     answerer: Answerer,
     settings: ServeSettings | None = None,
     *,
+    images: UntrustedImages | None = None,
     token: str | None = None,
     page: Callable[[FastAPI], FastAPI] | None = None,
 ) -> FastAPI:
@@ -42,13 +44,14 @@ def build_app(
     Args:
         answerer: who is asked.
         settings: limits and batching.
+        images: who reads images; left out: one within the bounds that the settings give.
         token: what clients have to show as a bearer token; None for nothing.
         page: puts a web page under ``/``; None for none.
 
     Raises:
         InputError: for a model that cannot be asked about an image.
     """
-    service = Service(answerer, settings or ServeSettings())
+    service = Service(answerer, settings or ServeSettings(), images)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -86,23 +89,23 @@ def build_app(
 
 def _handle_errors(app: FastAPI, service: Service) -> None:
     @app.exception_handler(Refused)
-    async def refused(_: Request, refusal: Refused) -> Response:
+    async def refused(request: Request, refusal: Refused) -> Response:
         service.metrics.refused.labels(refusal.code).inc()
-        return JSONResponse(refusal.body(), refusal.status, refusal.headers)
+        return JSONResponse(refusal.body(request.url.path), refusal.status, refusal.headers)
 
     @app.exception_handler(HTTPException)
-    async def unknown(_: Request, error: HTTPException) -> Response:
+    async def unknown(request: Request, error: HTTPException) -> Response:
         message = SENTENCES.get(error.status_code, "The request cannot be answered.")
         body = Refused(
             error.status_code, "not_found" if error.status_code == 404 else "invalid", message
-        ).body()
+        ).body(request.url.path)
         return JSONResponse(body, error.status_code, error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
         first: Any = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        body = Refused(422, "invalid", f"{where}: {first['msg']}.").body()
+        body = Refused(422, "invalid", f"{where}: {first['msg']}.").body(request.url.path)
         return JSONResponse(body, 422)
 
 

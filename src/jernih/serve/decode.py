@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import binascii
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import Tensor
 
-from jernih.data.images import UnreadableImage, describe_image, read_image
+from jernih.data.images import UnreadableImage
+from jernih.data.untrusted import TooCostly, TooManyPixels, UntrustedImages
 from jernih.serve.errors import Refused
+from jernih.validate import InputError
 
 KINDS: dict[str, tuple[bytes, ...]] = {
     ".png": (b"\x89PNG\r\n\x1a\n",),
@@ -46,10 +49,17 @@ def kind_of(content: bytes) -> str:
     return found[0]
 
 
-def decode_image(content: bytes, max_pixels: int) -> Tensor:
+def decode_image(
+    content: bytes, images: UntrustedImages, prepare: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
     """Read an encoded image as float32 (3, H, W) in [0, 1].
 
     The size is read from the file's header first: an image that is too large is never unpacked.
+
+    Args:
+        content: the file.
+        images: who reads it, within bounds of time and memory.
+        prepare: what is done to the image before it comes back.
 
     Raises:
         Refused: for what is no image, is damaged or too large, or has no single right reading.
@@ -59,18 +69,21 @@ def decode_image(content: bytes, max_pixels: int) -> Tensor:
         file = Path(folder) / f"image{ending}"
         file.write_bytes(content)
         try:
-            facts = describe_image(file)
-            if facts.width * facts.height > max_pixels:
-                size = f"{facts.width} × {facts.height}"
-                message = f"The image has {size} pixels, more than {max_pixels:,}."
-                raise Refused(413, "too_many_pixels", message)
-            return read_image(file)
+            return images.read(file, prepare)
+        except TooManyPixels as error:
+            message = f"The image has {error.reason}."
+            raise Refused(413, "too_many_pixels", message) from None
+        except TooCostly as error:
+            message = f"The image is not read: {error.reason}."
+            raise Refused(413, "too_costly", message) from None
         except UnreadableImage as error:
             reason = error.reason.replace(str(file), "").replace(folder, "")
             if "exceeds limit" in reason or "more pixels" in reason:  # Pillow's own limit
-                message = f"The image has more than {max_pixels:,} pixels."
+                message = f"The image has more than {images.max_pixels:,} pixels."
                 raise Refused(413, "too_many_pixels", message) from None
             raise Refused(422, "unreadable", f"The image cannot be read: {reason}.") from None
+        except InputError as error:
+            raise Refused(422, "invalid", f"The image cannot be used: {error}.") from None
 
 
 def decode_base64(text: object) -> bytes:

@@ -24,8 +24,10 @@ class Refused(Exception):  # noqa: N818 - named for what it is about
         self.message = message
         self.headers = headers or {}
 
-    def body(self) -> dict[str, Any]:
-        """The response's body."""
+    def body(self, path: str = "") -> dict[str, Any]:
+        """The response's body: below ``/v2`` in the form of the Open Inference Protocol."""
+        if path == "/v2" or path.startswith("/v2/"):
+            return {"error": self.message}
         return {"error": {"code": self.code, "message": self.message}}
 
 
@@ -44,6 +46,11 @@ def closing() -> Refused:
 def too_large(limit: int) -> Refused:
     """The body is too large."""
     return Refused(413, "too_large", f"The request is larger than {limit:,} bytes.")
+
+
+def too_slow(seconds: float) -> Refused:
+    """The request did not come in."""
+    return Refused(408, "too_slow", f"The request did not come in within {seconds:g} seconds.")
 
 
 def too_late(seconds: float) -> Refused:

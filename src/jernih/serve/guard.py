@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jernih.serve.errors import Refused, too_large
@@ -75,13 +76,15 @@ class Guard:
         except Refused as refusal:
             self.metrics.refused.labels(refusal.code).inc()
             if not state["status"]:
-                await respond(sending, refusal)
+                await respond(sending, refusal, scope["path"])
+        except ClientDisconnect:
+            pass  # it is noted as 499: nobody waits for an answer
         except Exception:
             # The log has the trace; the client has its number.
             log.exception("request %s failed", request)
             if not state["status"]:
                 message = f"Something went wrong here; it is noted under {request}."
-                await respond(sending, Refused(500, "internal", message))
+                await respond(sending, Refused(500, "internal", message), scope["path"])
         finally:
             self._note(scope, request, state["status"], state["read"], time.monotonic() - start)
 
@@ -115,9 +118,11 @@ class Guard:
         log.info(json.dumps(told))
 
 
-async def respond(send: Callable[[Message], Awaitable[None]], refusal: Refused) -> None:
+async def respond(
+    send: Callable[[Message], Awaitable[None]], refusal: Refused, path: str = ""
+) -> None:
     """Send a refusal as JSON."""
-    body = json.dumps(refusal.body(), ensure_ascii=False).encode()
+    body = json.dumps(refusal.body(path), ensure_ascii=False).encode()
     headers: list[Any] = [
         (b"content-type", b"application/json; charset=utf-8"),
         (b"content-length", str(len(body)).encode()),

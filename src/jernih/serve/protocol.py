@@ -78,7 +78,9 @@ def protocol_routes(service: Service) -> APIRouter:
         """Answers for images (N, 3, H, W) in [0, 1], already of the size that the model takes."""
         known(model)
         with service.admitted():
-            asked, raw = _parts(await request.body(), request.headers.get(_HEADER))
+            async with service.receiving():
+                body = await request.body()
+            asked, raw = _parts(body, request.headers.get(_HEADER))
             images = _images(asked, raw, service)
             answers = await service.answered(request, list(images))
         return _response(asked, answers, service)

@@ -78,7 +78,7 @@ _ERROR = {
     },
 }
 REFUSALS: dict[int | str, dict[str, Any]] = dict.fromkeys(
-    (400, 401, 413, 415, 422, 503, 504), _ERROR
+    (400, 401, 408, 413, 415, 422, 503, 504), _ERROR
 )
 
 
@@ -95,7 +95,8 @@ def image_routes(service: Service) -> APIRouter:
         """
         start = time.monotonic()
         with service.admitted():
-            contents = await _contents(request, "image", 1)
+            async with service.receiving():
+                contents = await _contents(request, "image", 1)
             if len(contents) != 1:
                 raise Refused(422, "invalid", 'There has to be one image, in the field "image".')
             image = await service.decoded(contents[0])
@@ -112,7 +113,8 @@ def image_routes(service: Service) -> APIRouter:
         """Classify several images; each is answered, or refused with its own reason."""
         start = time.monotonic()
         with service.admitted():
-            contents = await _contents(request, "images", service.settings.max_images)
+            async with service.receiving():
+                contents = await _contents(request, "images", service.settings.max_images)
             if not contents:
                 raise Refused(422, "invalid", 'There has to be an image in the field "images".')
             prepared: list[Tensor] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 
@@ -17,18 +17,16 @@ from torch import Tensor
 
 from jernih import __version__
 from jernih.answer import Answer, Answerer
+from jernih.data.untrusted import UntrustedImages
 from jernih.serve.answers import verdict_of
 from jernih.serve.batcher import Batcher
 from jernih.serve.decode import decode_image
-from jernih.serve.errors import Refused, busy, too_late
+from jernih.serve.errors import Refused, busy, too_late, too_slow
 from jernih.serve.metrics import Metrics
 from jernih.serve.settings import ServeSettings
 from jernih.validate import InputError
 
 log = logging.getLogger(__name__)
-
-DECODERS = 2
-"""Images that are unpacked at once."""
 
 
 class Service:
@@ -37,11 +35,15 @@ class Service:
     Args:
         answerer: who is asked.
         settings: limits and batching.
+        images: who reads images; left out: one within the bounds that the settings give.
     """
 
-    def __init__(self, answerer: Answerer, settings: ServeSettings) -> None:
+    def __init__(
+        self, answerer: Answerer, settings: ServeSettings, images: UntrustedImages | None = None
+    ) -> None:
         self.answerer = answerer
         self.settings = settings
+        self.images = reader_of(settings) if images is None else images
         self.metrics = Metrics(lambda: self.batcher.waiting)
         self.batcher = Batcher(
             answerer, settings.batch, settings.wait_ms, settings.queue, self.metrics.batches.observe
@@ -66,6 +68,7 @@ class Service:
         except InputError:
             self.has_areas = False  # a network without feature maps
             self.answerer([grey])
+        self.images.start()
         self.ready = True
 
     def close(self) -> None:
@@ -73,6 +76,20 @@ class Service:
         self.ready = False
         if not self.batcher.close(self.settings.drain_s):
             log.warning("requests were left when the time for them was over")
+        self.images.close()
+
+    @contextlib.asynccontextmanager
+    async def receiving(self) -> AsyncIterator[None]:
+        """Time for a request to come in whole.
+
+        Raises:
+            Refused: when that is over.
+        """
+        try:
+            async with asyncio.timeout(self.settings.receive_s):
+                yield
+        except TimeoutError:
+            raise too_slow(self.settings.receive_s) from None
 
     @contextlib.contextmanager
     def admitted(self) -> Iterator[None]:
@@ -96,15 +113,10 @@ class Service:
             Refused: for what is no image.
         """
         if self._decoders is None:
-            self._decoders = anyio.CapacityLimiter(DECODERS)
-        return await run_sync(partial(self._decoded, content), limiter=self._decoders)
-
-    def _decoded(self, content: bytes) -> Tensor:
-        image = decode_image(content, self.settings.max_pixels)
-        try:
-            return self.answerer.prepared(image)
-        except InputError as error:
-            raise Refused(422, "invalid", f"The image cannot be used: {error}.") from None
+            self._decoders = anyio.CapacityLimiter(self.settings.decoders)
+        prepare = self.answerer.defended.prepare
+        read = partial(decode_image, content, self.images, prepare)
+        return await run_sync(read, limiter=self._decoders)
 
     async def answered(
         self, request: Request, images: Sequence[Tensor], *, areas: bool = False
@@ -145,6 +157,13 @@ class Service:
         for answer in answers:
             self.metrics.images.labels(verdict_of(answer)).inc()
         return answers
+
+
+def reader_of(settings: ServeSettings) -> UntrustedImages:
+    """Who reads images within the bounds that the settings give."""
+    return UntrustedImages(
+        settings.max_pixels, settings.decode_s, settings.decode_mib * 2**20, settings.decoders
+    )
 
 
 async def _all(futures: Sequence[Future[Answer]]) -> list[Answer]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jernih.answer import Answerer
+from jernih.data.untrusted import UntrustedImages
 from jernih.serve.page.defences import Defences
 from jernih.serve.page.runs import REPORT, find_run
 from jernih.validate import InputError
@@ -52,9 +53,21 @@ class PageSettings:
 
 
 def mount_page(
-    app: FastAPI, answerer: Answerer, settings: PageSettings, path: str = "/"
+    app: FastAPI,
+    answerer: Answerer,
+    settings: PageSettings,
+    path: str = "/",
+    images: UntrustedImages | None = None,
 ) -> FastAPI:
-    """Put the page on a FastAPI application, under ``path``; reports under ``/reports``."""
+    """Put the page on a FastAPI application, under ``path``; reports under ``/reports``.
+
+    Args:
+        app: the application.
+        answerer: who is asked.
+        settings: what is shown beside the model.
+        path: where the page lies.
+        images: who reads images; left out: one with the usual bounds.
+    """
     import gradio
     from fastapi.responses import FileResponse, JSONResponse, Response
     from gradio.themes import Base
@@ -74,7 +87,7 @@ def mount_page(
     mono = ["ui-monospace", "monospace"]
     mounted: FastAPI = gradio.mount_gradio_app(
         app,
-        build_page(answerer, settings),
+        build_page(answerer, settings, images),
         path=path,
         theme=Base(font=fonts, font_mono=mono),  # fonts of the machine: none is fetched
         css=CSS,
@@ -86,7 +99,9 @@ def mount_page(
     return mounted
 
 
-def build_page(answerer: Answerer, settings: PageSettings) -> gr.Blocks:
+def build_page(
+    answerer: Answerer, settings: PageSettings, images: UntrustedImages | None = None
+) -> gr.Blocks:
     """The page as Gradio blocks: Try it, Reports, Leaderboard."""
     import gradio as gr
 
@@ -95,14 +110,16 @@ def build_page(answerer: Answerer, settings: PageSettings) -> gr.Blocks:
 
     defences = Defences(answerer)
     page: gr.Blocks
-    with gr.Blocks(analytics_enabled=False, title=settings.title) as page:
+    images = UntrustedImages() if images is None else images
+    # What was uploaded is not kept: looked at every ten minutes, gone after an hour.
+    with gr.Blocks(analytics_enabled=False, title=settings.title, delete_cache=(600, 3600)) as page:
         gr.Markdown(
             f"# {settings.title}\n"
             "Attack an image, restore it, and see what the classifier makes of each. One image "
             "says nothing of how well a defence holds: the reports do."
         )
         with gr.Tab("Try it"):
-            try_tab(defences, settings.examples)
+            try_tab(defences, settings.examples, images.read)
         with gr.Tab("Reports"):
             reports_tab(settings.runs)
         with gr.Tab("Leaderboard"):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from torch import Tensor
 
 from jernih.assess.words import format_threat
-from jernih.data.images import UnreadableImage, read_image, write_png
+from jernih.data.images import UnreadableImage, write_png
 from jernih.serve.page.defences import Defences
 from jernih.serve.page.downloads import new_folder
 from jernih.serve.page.pictures import difference, gauge, overlay, pixels, verdict
@@ -34,12 +35,13 @@ KNOWS = {
 SUFFIXES = [".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".dcm", ".dicom"]
 
 
-def try_tab(defences: Defences, images: Sequence[Path]) -> None:
+def try_tab(defences: Defences, images: Sequence[Path], read: Callable[[str], Tensor]) -> None:
     """Lay out the tab: choose an image and an attack, see what becomes of it.
 
     Args:
         defences: the model, and its classifier behind other purifiers.
         images: files to pick from.
+        read: reads a file as an image (3, H, W).
     """
     examples = [str(path) for path in images]
 
@@ -129,7 +131,7 @@ def try_tab(defences: Defences, images: Sequence[Path]) -> None:
             empty[1] = "Choose an image first."
             return empty
         try:
-            trial = _attempt(defences, file, attack, eps, knows, purifier)
+            trial = _attempt(defences, read(file), attack, eps, knows, purifier)
         except UnreadableImage as error:
             empty[1] = f"**This file cannot be read as an image:** {error.reason}."
             return empty
@@ -151,9 +153,8 @@ def try_tab(defences: Defences, images: Sequence[Path]) -> None:
 
 
 def _attempt(
-    defences: Defences, file: str, attack: str, eps: float, knows: str, purifier: str
+    defences: Defences, image: Tensor, attack: str, eps: float, knows: str, purifier: str
 ) -> Trial:
-    image = read_image(file)
     name, options = ATTACKS.get(attack, (None, {}))
     answerer = defences.get(purifier)
     knowledge: Knowledge = "adaptive" if KNOWS.get(knows) == "adaptive" else "oblivious"

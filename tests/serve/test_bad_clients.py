@@ -1,0 +1,73 @@
+"""Clients that send slowly, leave, or send files that cost a lot to read."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.data.test_untrusted import deflated, many_scans
+from tests.serve.running import running
+from tests.serve.test_http import PNG, answerer, post
+
+httpx = pytest.importorskip("httpx")
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@contextmanager
+def unfinished(address: str) -> Iterator[socket.socket]:
+    """A connection on which a request has begun and does not go on."""
+    host, port = address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as link:
+        head = "POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+        link.sendall(f"{head}Content-Length: 5000\r\n\r\nabc".encode())
+        yield link
+
+
+def test_slow_bodies_do_not_hold_the_service() -> None:
+    from jernih.serve.settings import ServeSettings
+
+    settings = ServeSettings(queue=1, batch=1, receive_s=1)
+    with running(answerer(), settings) as address:
+        with unfinished(address) as one, unfinished(address) as two:
+            time.sleep(0.3)
+            assert post(address, PNG).status_code == 503
+            for link in (one, two):
+                said = link.recv(1000)
+                assert said.startswith(b"HTTP/1.1 408")
+            assert post(address, PNG).status_code == 200
+
+
+def test_clients_that_leave_are_no_failures(caplog: pytest.LogCaptureFixture) -> None:
+    with running(answerer()) as address:
+        with caplog.at_level(logging.INFO, "jernih.serve"), unfinished(address):
+            time.sleep(0.3)
+        limit = time.monotonic() + 10
+        while '"status": 0' not in caplog.text and time.monotonic() < limit:
+            time.sleep(0.05)
+        told = httpx.get(f"{address}/metrics").text
+    assert 'status="499"' in told
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_files_that_cost_too_much_are_refused(tmp_path: Path) -> None:
+    from jernih.serve.settings import ServeSettings
+
+    settings = ServeSettings(decode_s=1, decode_mib=300, decoders=1)
+    with running(answerer(), settings) as address:
+        for file, words in (
+            (many_scans(tmp_path / "scans.jpg"), "longer than 1 s"),
+            (deflated(tmp_path / "zeros.dcm"), "more than 300 MiB"),
+        ):
+            start = time.monotonic()
+            found = post(address, file.read_bytes())
+            assert found.status_code == 413
+            assert found.json()["error"]["code"] == "too_costly"
+            assert words in found.json()["error"]["message"]
+            assert time.monotonic() - start < 30
+            assert post(address, PNG).status_code == 200
