@@ -33,14 +33,16 @@ def test_slow_bodies_do_not_hold_the_service() -> None:
     from jernih.serve.settings import ServeSettings
 
     settings = ServeSettings(queue=1, batch=1, receive_s=1)
-    with running(answerer(), settings) as address:
-        with unfinished(address) as one, unfinished(address) as two:
-            time.sleep(0.3)
-            assert post(address, PNG).status_code == 503
-            for link in (one, two):
-                said = link.recv(1000)
-                assert said.startswith(b"HTTP/1.1 408")
-            assert post(address, PNG).status_code == 200
+    with (
+        running(answerer(), settings) as address,
+        unfinished(address) as one,
+        unfinished(address) as two,
+    ):
+        time.sleep(0.3)
+        assert post(address, PNG).status_code == 503
+        for link in (one, two):
+            assert link.recv(1000).startswith(b"HTTP/1.1 408")
+        assert post(address, PNG).status_code == 200
 
 
 def test_clients_that_leave_are_no_failures(caplog: pytest.LogCaptureFixture) -> None:
