@@ -67,15 +67,26 @@ class Observations:
 
     @classmethod
     def join(cls, paths: Sequence[str], parts: Iterable[Mapping[str, Array]]) -> Observations:
-        """Put the batches back together, in order."""
-        stored = list(parts)
-        joined = {
-            name: np.concatenate([part[name] for part in stored], axis=-1)
-            for name in (*IMAGE_FIELDS, *ATTACK_FIELDS)
-        }
-        joined["histogram"] = np.sum([part["histogram"] for part in stored], axis=0)
-        for name in ("example_key", "example_images", "probe"):
-            joined[name] = np.concatenate([part[name] for part in stored], axis=0)
+        """Put the batches back together, in order, holding one at a time."""
+        joined: dict[str, Array] = {}
+        few: dict[str, list[Array]] = {"example_key": [], "example_images": [], "probe": []}
+        place = 0
+        for part in parts:
+            count = part["label"].shape[-1]
+            for name in (*IMAGE_FIELDS, *ATTACK_FIELDS):
+                values = part[name]
+                if name not in joined:
+                    joined[name] = np.empty((*values.shape[:-1], len(paths)), values.dtype)
+                joined[name][..., place : place + count] = values
+            if place:
+                joined["histogram"] += part["histogram"]
+            else:
+                joined["histogram"] = part["histogram"].copy()
+            for name, held in few.items():
+                if len(part[name]) or not held:
+                    held.append(part[name])
+            place += count
+        joined |= {name: np.concatenate(held, axis=0) for name, held in few.items()}
         # Batches that several processes measured may each have an example of a kind.
         _, first = np.unique(joined["example_key"][:, :3], axis=0, return_index=True)
         for name in ("example_key", "example_images"):
