@@ -1,12 +1,15 @@
 """The service under ten times its capacity: who is answered, who is refused, and what it costs.
 
     python benchmarks/load.py runs/jernih-s-imagenet --minutes 10 --out benchmarks/results
+    python benchmarks/load.py runs/jernih-s-imagenet --workers 2 --kill-every 10 --out …
 
 Starts `jernih serve` on this machine, on loopback alone. First a few clients ask one after the
 other: what they get through is the capacity. Then for so many minutes requests are sent at ten
 times that rate, whether or not earlier ones are answered, then again at the first rate. Told are
 the answers by status, the times of those accepted, the resident memory of the service before and
-after, and how soon it is itself again. Bounded in time and in requests; it stops by itself.
+after, of all its processes, and how soon it is itself again. With --kill-every one of its processes,
+a decoder or a copy of the model, is killed (SIGKILL) that often during the flood. Linux. Bounded in
+time and in requests; it stops by itself.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import os
 import platform
 import random
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -146,13 +150,53 @@ def quantiles(values: list[float]) -> list[float]:
     return [round(float(v), 1) for v in np.percentile(values, [50, 95, 99])] if values else []
 
 
+def family(process: int) -> list[int]:
+    """A process and all below it."""
+    parents: dict[int, list[int]] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            except OSError:
+                continue
+            parents.setdefault(int(parent), []).append(int(folder.name))
+    found, waiting = [], [process]
+    while waiting:
+        found.append(waiting.pop())
+        waiting += parents.get(found[-1], [])
+    return found
+
+
 def resident(process: int) -> float:
-    """Resident memory in MiB, on Linux."""
-    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    """Memory of a process and all below it in MiB, what they share counted once."""
+    total = 0
+    for each in family(process):
+        try:
+            lines = Path(f"/proc/{each}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total / 1024
 
 
-async def measure(port: int, process: int, minutes: float) -> dict[str, Any]:
+async def kill_now_and_then(process: int, seconds: float, killed: list[int]) -> None:
+    """Kill one of the processes that work for the service, until cancelled."""
+    while True:
+        await asyncio.sleep(seconds)
+        below = [
+            each
+            for each in family(process)[1:]
+            if len(family(each)) == 1
+            and b"multiprocessing.forkserver" in Path(f"/proc/{each}/cmdline").read_bytes()
+        ]
+        if below:
+            killed.append(random.choice(below))  # noqa: S311 - any will do
+            os.kill(killed[-1], signal.SIGKILL)
+
+
+async def measure(
+    port: int, process: int, minutes: float, kill_every: float | None
+) -> dict[str, Any]:
     service = Service(port, requests_of(port))
     await closed(service, 5)  # warms up
     calm = 15.0
@@ -161,7 +205,15 @@ async def measure(port: int, process: int, minutes: float) -> dict[str, Any]:
     rate = 10 * before["answered_a_second"]
     seconds = 60 * minutes
     start = time.monotonic()
+    killed: list[int] = []
+    killer = (
+        None
+        if kill_every is None
+        else asyncio.create_task(kill_now_and_then(process, kill_every, killed))
+    )
     seen, skipped = await flood(service, rate, seconds)
+    if killer is not None:
+        killer.cancel()
     took = time.monotonic() - start
     memory.append(resident(process))
     last: list[Seen] = []
@@ -174,6 +226,7 @@ async def measure(port: int, process: int, minutes: float) -> dict[str, Any]:
         "calm_again": after,
         "first_after": {"status": last[0][0], "ms": last[0][1]},
         "memory_mib": memory,
+        "killed": len(killed),
     }
 
 
@@ -183,13 +236,15 @@ def main() -> None:
     )
     parser.add_argument("model", help="what `jernih serve` takes")
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--out", type=Path, help="folder for load.json")
+    parser.add_argument("--workers", type=int, default=0, help="copies of the model")
+    parser.add_argument("--kill-every", type=float, help="seconds between two kills")
+    parser.add_argument("--out", type=Path, help="folder for load.json, or load_kills.json")
     arguments = parser.parse_args()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "jernih", "serve", arguments.model, "--port", str(port)]
-    command += ["--no-page", "--batch", "8", "--queue", "32"]
+    command += ["--no-page", "--batch", "8", "--queue", "32", "--workers", str(arguments.workers)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as service:  # noqa: S603
         address = f"http://127.0.0.1:{port}"
         try:
@@ -199,20 +254,24 @@ def main() -> None:
                         break
                 except httpx.TransportError:
                     time.sleep(0.2)
-            found = asyncio.run(measure(port, service.pid, min(arguments.minutes, 30)))
+            minutes = min(arguments.minutes, 30)
+            found = asyncio.run(measure(port, service.pid, minutes, arguments.kill_every))
         finally:
             service.terminate()
     for name in ("calm", "ten_times", "calm_again"):
         print(name, found[name])
     print("first answer after the flood:", found["first_after"])
+    print("killed:", found["killed"])
     print("memory before, after, at the end:", [round(v) for v in found["memory_mib"]], "MiB")
     if arguments.out:
+        name = "load.json" if arguments.kill_every is None else "load_kills.json"
         machine = {
+            "workers": arguments.workers,
             "cores": os.cpu_count(),
             "python": platform.python_version(),
             "load": os.getloadavg()[0],
         }
-        write_json(arguments.out / "load.json", {**found, "machine": machine})
+        write_json(arguments.out / name, {**found, "machine": machine})
 
 
 if __name__ == "__main__":

@@ -19,8 +19,6 @@ from jernih.data.modify import Prepare
 from jernih.data.untrusted import TooCostly, TooManyPixels, UntrustedImages
 from jernih.randomness import generator
 
-pytest.importorskip("pebble")
-
 
 @pytest.fixture(scope="module")
 def images() -> Iterator[UntrustedImages]:
@@ -126,11 +124,11 @@ def test_a_chain_of_pages_does_not_hang(images: UntrustedImages, tmp_path: Path)
 def test_a_process_that_is_ended_from_outside_is_replaced(
     images: UntrustedImages, good: Path
 ) -> None:
-    first = images._do(os.getpid)
+    first = images._processes.do(os.getpid)
     os.kill(first, signal.SIGKILL)
     time.sleep(0.5)
     assert images.read(good).shape == (3, 40, 60)
-    assert images._do(os.getpid) != first
+    assert images._processes.do(os.getpid) != first
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def address() -> Iterator[str]:
 
 def post(address: str, content: bytes, **query: Any) -> Any:
     files = {"image": ("patient-7.png", content)}
-    return httpx.post(f"{address}/v1/classify", files=files, params=query, timeout=60)
+    return httpx.post(f"{address}/v1/classify", files=files, params=query, timeout=200)
 
 
 def test_an_answer_is_what_the_model_says(
@@ -109,7 +109,7 @@ def test_other_ways_to_send_an_image(address: str, images: list[bytes]) -> None:
     expected = post(address, images[1]).json()["probabilities"]
     text = base64.b64encode(images[1]).decode()
     for body in ({"image": text}, {"image": f"data:image/png;base64,{text}"}):
-        found = httpx.post(f"{address}/v1/classify", json=body, timeout=60)
+        found = httpx.post(f"{address}/v1/classify", json=body, timeout=200)
         assert found.json()["probabilities"] == pytest.approx(expected, abs=1e-5)
     raw = httpx.post(
         f"{address}/v1/classify", content=images[1], headers={"content-type": "image/png"}

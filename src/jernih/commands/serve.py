@@ -43,6 +43,12 @@ def serve(
     decode_mib: Annotated[
         int, typer.Option("--decode-mib", help="Most memory to unpack an image, in MiB.")
     ] = 1024,
+    workers: Annotated[
+        int,
+        typer.Option(
+            "--workers", help="Processes with a copy of the model each; 0 for the service's own."
+        ),
+    ] = 0,
     token_file: Annotated[
         Path | None,
         typer.Option("--token-file", help=f"File with the bearer token; or set {TOKEN}."),
@@ -76,6 +82,7 @@ def serve(
         from jernih.serve.app import build_app
         from jernih.serve.service import reader_of
         from jernih.serve.settings import ServeSettings
+        from jernih.serve.workers import ModelProcesses
     except ImportError as error:
         hint = "pip install 'jernih[serve]'"
         raise InputError("serve", f"the package {error.name}", "none", hint) from None
@@ -90,6 +97,8 @@ def serve(
     token = read_token(token_file)
     answerer = Answerer(find_defended(model, trust_code=trust_code), device)
     images = reader_of(settings)
+    load = partial(find_defended, model, trust_code=trust_code)
+    copies = ModelProcesses(load, workers, device) if workers else None
     mount = None
     if page and token is None:
         from jernih.serve.page import PageSettings, mount_page
@@ -102,7 +111,7 @@ def serve(
             title=str(answerer.defended.card.get("title") or "Jernih"),
         )
         mount = partial(mount_page, answerer=answerer, settings=shown, images=images)
-    app = build_app(answerer, settings, images=images, token=token, page=mount)
+    app = build_app(answerer, settings, images=images, workers=copies, token=token, page=mount)
     _log()
     log = logging.getLogger("jernih.serve")
     log.info(

@@ -7,16 +7,9 @@ its header does not tell. Here that costs a process that is replaced, and not th
 from __future__ import annotations
 
 import contextlib
-import importlib
-import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Callable
-from concurrent.futures import TimeoutError as TooLate
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jernih.data.images import UnreadableImage, describe_image, read_image
+from jernih.processes import ProcessDied, Processes
 from jernih.validate import check_number
 
 _NEEDED = ("jernih.data.untrusted", "jernih.data.dicom", "jernih.data.modify")
@@ -43,10 +37,8 @@ class TooCostly(UnreadableImage):
 class UntrustedImages:
     """Reads image files in processes that may neither take long nor grow large.
 
-    The processes are begun at the first file and are replaced when one is ended. They come from a
-    server that is told the main module, so that a script that reads images this way has to start
-    its work under ``if __name__ == "__main__":``, as with any Python program of several processes.
-    The bound of memory holds where there is ``RLIMIT_AS``: on Linux.
+    The processes (:class:`jernih.processes.Processes`) are begun at the first file and replaced
+    when one is ended. The bound of memory holds where there is ``RLIMIT_AS``: on Linux.
 
     Args:
         max_pixels: largest image, in pixels; what is larger by its header is not unpacked.
@@ -70,21 +62,16 @@ class UntrustedImages:
         self.max_pixels = int(check_number("max_pixels", max_pixels, 1, 2**40))
         self.seconds = check_number("seconds", seconds, 1e-3, 3600)
         self.memory = int(check_number("memory", memory, 2**20, 2**50))
-        self.processes = int(check_number("processes", processes, 1, 1024))
-        self._pool: Any = None
-        self._gate = threading.Lock()
+        count = int(check_number("processes", processes, 1, 1024))
+        self._processes = Processes(count, _bound, (self.memory,), _NEEDED, tasks=_TASKS)
 
     def start(self) -> None:
         """Begin the processes now, so that the first file need not wait for them."""
-        self._do(_nothing)
+        self._processes.do(_nothing)
 
     def close(self) -> None:
         """End the processes; what they read is given up."""
-        with self._gate:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.stop()
-            pool.join()
+        self._processes.close()
 
     def read(
         self, path: str | os.PathLike[str], prepare: Callable[[Tensor], Tensor] | None = None
@@ -102,62 +89,22 @@ class UntrustedImages:
             InputError: for an image that cannot be prepared.
         """
         try:
-            image = self._do(_read, os.fspath(path), self.max_pixels, prepare)
-        except TooLate:
+            given = (os.fspath(path), self.max_pixels, prepare)
+            image = self._processes.do(_read, *given, seconds=self.seconds)
+        except TimeoutError:
             reason = f"it takes longer than {self.seconds:g} s to read"
             raise TooCostly(path, reason) from None
-        except (MemoryError, BrokenProcessPool):
+        except (MemoryError, ProcessDied):  # C code that gets no memory ends its process
             reason = f"it takes more than {self.memory // 2**20} MiB of memory to read"
             raise TooCostly(path, reason) from None
         except RecursionError:
             raise TooCostly(path, "it is nested too deeply") from None
         return torch.from_numpy(image)
 
-    def _do(self, function: Callable[..., Any], *given: Any) -> Any:
-        from pebble import ProcessExpired
-
-        last = 2
-        for attempt in range(last + 1):
-            pool = self._running()
-            try:
-                return pool.schedule(function, args=given, timeout=self.seconds).result()
-            except ProcessExpired:
-                # A decoder that ends its process: by memory that C code did not get, or a fault.
-                raise MemoryError from None
-            except RuntimeError as error:
-                # A process was ended from outside while it had nothing to do.
-                broken = isinstance(error, BrokenProcessPool) or not pool.active
-                if not broken or attempt == last:
-                    raise
-                with self._gate:
-                    if self._pool is pool:
-                        self._pool = None
-        return None
-
-    def _running(self) -> Any:
-        with self._gate:
-            if self._pool is None:
-                self._pool = _new_pool(self.processes, self.memory)
-            return self._pool
-
-
-def _new_pool(processes: int, memory: int) -> Any:
-    from pebble import ProcessPool
-
-    ways = multiprocessing.get_all_start_methods()
-    context: Any = multiprocessing.get_context("forkserver" if "forkserver" in ways else "spawn")
-    if "forkserver" in ways:
-        context.set_forkserver_preload(list(_NEEDED))
-    return ProcessPool(processes, _TASKS, _bound, (memory,), context)
-
 
 def _bound(memory: int) -> None:
     """Put the bounds of this process in place: nothing is read before."""
-    for module in _NEEDED:
-        importlib.import_module(module)
     torch.set_num_threads(1)
-    # A handler in Python would wait for the decoder that is to be ended.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 

@@ -24,6 +24,7 @@ from jernih.serve.protocol import protocol_routes
 from jernih.serve.routes import image_routes
 from jernih.serve.service import Service
 from jernih.serve.settings import ServeSettings
+from jernih.serve.workers import ModelProcesses
 
 SENTENCES = {
     404: "There is nothing at this address.",
@@ -36,6 +37,7 @@ def build_app(
     settings: ServeSettings | None = None,
     *,
     images: UntrustedImages | None = None,
+    workers: ModelProcesses | None = None,
     token: str | None = None,
     page: Callable[[FastAPI], FastAPI] | None = None,
 ) -> FastAPI:
@@ -45,13 +47,15 @@ def build_app(
         answerer: who is asked.
         settings: limits and batching.
         images: who reads images; left out: one within the bounds that the settings give.
+        workers: copies of the model in processes of their own, for the routes; None for the
+            answerer in this process.
         token: what clients have to show as a bearer token; None for nothing.
         page: puts a web page under ``/``; None for none.
 
     Raises:
         InputError: for a model that cannot be asked about an image.
     """
-    service = Service(answerer, settings or ServeSettings(), images)
+    service = Service(answerer, settings or ServeSettings(), images, workers)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

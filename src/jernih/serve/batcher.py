@@ -1,4 +1,4 @@
-"""Images of many requests, answered together by one thread."""
+"""Images of many requests, answered together."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from jernih.answer import Answer, Answerer
 from jernih.serve.errors import busy, closing
+from jernih.serve.workers import ModelProcesses
 
 log = logging.getLogger(__name__)
 
@@ -38,15 +39,17 @@ class Batcher:
         wait_ms: how long the first one waits, in milliseconds.
         room: most images that wait.
         heard: told the number of images of each batch.
+        threads: batches that are asked at once.
     """
 
     def __init__(
         self,
-        answerer: Answerer,
+        answerer: Answerer | ModelProcesses,
         batch: int,
         wait_ms: float,
         room: int,
         heard: Callable[[int], None] | None = None,
+        threads: int = 1,
     ) -> None:
         self.answerer = answerer
         self.batch = batch
@@ -57,8 +60,13 @@ class Batcher:
         self._gate = threading.Lock()
         self._waiting = 0
         self._open = True
-        self._thread = threading.Thread(target=self._work, name="jernih-model", daemon=True)
-        self._thread.start()
+        self._gathering = threading.Lock()
+        self._threads = [
+            threading.Thread(target=self._work, name="jernih-model", daemon=True)
+            for _ in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def waiting(self) -> int:
@@ -88,16 +96,22 @@ class Batcher:
             if self._open:
                 self._open = False
                 self._jobs.put(None)
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+        limit = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, limit - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _work(self) -> None:
         ended = False
         while not ended:
-            job = self._jobs.get()
-            if job is None:
-                return
-            jobs, ended = self._gathered(job)
+            with self._gathering:  # one batch is gathered at a time, so that each is full
+                job = self._jobs.get()
+                if job is None:
+                    self._jobs.put(None)  # for the other threads
+                    return
+                jobs, ended = self._gathered(job)
+                if ended:
+                    self._jobs.put(None)
             wanted = [job for job in jobs if job.future.set_running_or_notify_cancel()]
             groups: dict[tuple[tuple[int, ...], bool], list[_Job]] = {}
             for each in wanted:

@@ -24,6 +24,7 @@ from jernih.serve.decode import decode_image
 from jernih.serve.errors import Refused, busy, too_late, too_slow
 from jernih.serve.metrics import Metrics
 from jernih.serve.settings import ServeSettings
+from jernih.serve.workers import ModelProcesses
 from jernih.validate import InputError
 
 log = logging.getLogger(__name__)
@@ -36,18 +37,29 @@ class Service:
         answerer: who is asked.
         settings: limits and batching.
         images: who reads images; left out: one within the bounds that the settings give.
+        workers: the model in processes of its own; None for the answerer in this process.
     """
 
     def __init__(
-        self, answerer: Answerer, settings: ServeSettings, images: UntrustedImages | None = None
+        self,
+        answerer: Answerer,
+        settings: ServeSettings,
+        images: UntrustedImages | None = None,
+        workers: ModelProcesses | None = None,
     ) -> None:
         self.answerer = answerer
         self.settings = settings
         self.images = reader_of(settings) if images is None else images
         self.metrics = Metrics(lambda: self.batcher.waiting)
         self.batcher = Batcher(
-            answerer, settings.batch, settings.wait_ms, settings.queue, self.metrics.batches.observe
+            answerer if workers is None else workers,
+            settings.batch,
+            settings.wait_ms,
+            settings.queue,
+            self.metrics.batches.observe,
+            1 if workers is None else workers.count,
         )
+        self.workers = workers
         self.ready = False
         self.has_areas = True
         self._inside = 0
@@ -68,6 +80,8 @@ class Service:
         except InputError:
             self.has_areas = False  # a network without feature maps
             self.answerer([grey])
+        if self.workers is not None:
+            self.workers.answers(self.answerer.prepared(grey).unsqueeze(0))
         self.images.start()
         self.ready = True
 
@@ -77,6 +91,8 @@ class Service:
         if not self.batcher.close(self.settings.drain_s):
             log.warning("requests were left when the time for them was over")
         self.images.close()
+        if self.workers is not None:
+            self.workers.close()
 
     @contextlib.asynccontextmanager
     async def receiving(self) -> AsyncIterator[None]:
