@@ -6,10 +6,10 @@
 Starts `jernih serve` on this machine, on loopback alone. First a few clients ask one after the
 other: what they get through is the capacity. Then for so many minutes requests are sent at ten
 times that rate, whether or not earlier ones are answered, then again at the first rate. Told are
-the answers by status, the times of those accepted, the resident memory of the service before and
-after, of all its processes, and how soon it is itself again. With --kill-every one of its processes,
-a decoder or a copy of the model, is killed (SIGKILL) that often during the flood. Linux. Bounded in
-time and in requests; it stops by itself.
+the answers by status, the times of those accepted, the memory of all processes of the service
+before and after, and how soon it is itself again. With --kill-every one of its processes, a decoder
+or a copy of the model, is killed (SIGKILL) that often during the flood. Linux. Bounded in time and
+in requests; it stops by itself.
 """
 
 from __future__ import annotations

@@ -73,3 +73,24 @@ def test_files_that_cost_too_much_are_refused(tmp_path: Path) -> None:
             assert words in found.json()["error"]["message"]
             assert time.monotonic() - start < 30
             assert post(address, PNG).status_code == 200
+
+
+def test_a_refusal_reaches_those_who_are_still_sending() -> None:
+    from jernih.serve.settings import ServeSettings
+
+    with running(answerer(), ServeSettings(max_bytes=2_000_000), token="sesame") as address:  # noqa: S106 - a test's
+        host, port = address.removeprefix("http://").split(":")
+        for _ in range(20):
+            with socket.create_connection((host, int(port)), timeout=20) as link:
+                head = "POST /v1/classify HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+                body = b"x" * 1_500_000
+                link.sendall(
+                    f"{head}Content-Type: image/png\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+                )
+                time.sleep(0.02)  # the refusal is on its way before the body is
+                link.sendall(body)
+                said = b""
+                while piece := link.recv(10_000):
+                    said += piece
+            assert said.startswith(b"HTTP/1.1 401")
+            assert b"bearer token" in said

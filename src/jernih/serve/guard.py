@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hmac
 import json
 import logging
@@ -20,6 +22,8 @@ log = logging.getLogger("jernih.serve")
 
 OPEN = ("/health", "/metrics", "/v2/health/live", "/v2/health/ready")
 """Paths that need no token: they tell nothing of images."""
+LINGER_S = 1.0
+"""How long the rest of a refused request is waited for, in seconds."""
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"SAMEORIGIN"),
@@ -54,10 +58,12 @@ class Guard:
             return
         start = time.monotonic()
         request = uuid.uuid4().hex[:16]
-        state = {"status": 0, "read": 0}
+        state = {"status": 0, "read": 0, "whole": 0}
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
+                if message["status"] >= 400:
+                    await self._finish_reading(receive, state)
                 state["status"] = message["status"]
                 kept = [*message.get("headers", []), *HEADERS, (b"x-request-id", request.encode())]
                 message = {**message, "headers": kept}
@@ -66,6 +72,7 @@ class Guard:
         async def receiving() -> Message:
             message = await receive()
             state["read"] += len(message.get("body", b""))
+            state["whole"] = not message.get("more_body", False)
             if state["read"] > self.max_bytes:
                 raise too_large(self.max_bytes)
             return message
@@ -87,6 +94,20 @@ class Guard:
                 await respond(sending, Refused(500, "internal", message), scope["path"])
         finally:
             self._note(scope, request, state["status"], state["read"], time.monotonic() - start)
+
+    async def _finish_reading(self, receive: Receive, state: dict[str, int]) -> None:
+        """Take what is left of a refused request, for a moment.
+
+        A connection that is closed with something unread is reset, and the client may lose the
+        answer that says why.
+        """
+        left = self.max_bytes
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while not state["whole"] and left > 0:
+                    message = await receive()
+                    left -= len(message.get("body", b"")) + 1
+                    state["whole"] = not message.get("more_body", False)
 
     def _check(self, scope: Scope) -> None:
         headers = dict(scope["headers"])
