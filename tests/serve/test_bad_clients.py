@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,7 +66,7 @@ def test_clients_that_leave_are_no_failures(caplog: pytest.LogCaptureFixture) ->
     ],
 )
 def test_files_that_cost_too_much_are_refused(
-    make: Callable[[Path], Path], bounds: dict[str, int], words: str, tmp_path: Path
+    make: Callable[[Path], Path], bounds: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     from jernih.serve.settings import ServeSettings
 
