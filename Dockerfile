@@ -10,11 +10,16 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/jernih
 ENV PATH=/opt/jernih/bin:$PATH
-RUN pip install --index-url "${TORCH_INDEX}" torch torchvision
+ARG TORCH=2.15.0
+ARG TORCHVISION=0.29.2
+RUN pip install --index-url "${TORCH_INDEX}" "torch==${TORCH}" "torchvision==${TORCHVISION}"
 WORKDIR /src
+# Versions and hashes of everything else; deploy/lock.sh makes the list again.
+COPY deploy/requirements.lock ./
+RUN pip install --no-deps --require-hashes --requirement requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
-RUN pip install ".[dicom,serve]"
+RUN pip install "hatchling>=1.26" && pip install --no-deps --no-build-isolation . && pip check
 
 FROM python:${PYTHON}-slim
 RUN useradd --create-home --uid 10001 jernih && install -d -o jernih /spool

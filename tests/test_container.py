@@ -28,7 +28,9 @@ def test_what_the_image_is_built_of_is_there_and_not_ignored() -> None:
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     copied = re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE)
     sources = [path for line in copied for path in line.split()[:-1]]
-    assert sources == ["pyproject.toml", "README.md", "LICENSE", "src"]
+    assert sources == [
+        "deploy/requirements.lock", "pyproject.toml", "README.md", "LICENSE", "src",
+    ]  # fmt: skip
     for path in sources:
         assert (ROOT / path).exists()
         assert f"!{path}" in ignored
