@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -56,8 +58,16 @@ def dicom_node(
         first = error.errors(include_url=False)[0]
         raise InputError(str(first["loc"][0]), first["msg"], first["input"]) from None
     answerer = Answerer(find_defended(model, trust_code=trust_code), device)
-    logging.getLogger("pynetdicom").setLevel(logging.ERROR)  # it names patients
-    logging.getLogger("jernih.dicom").setLevel(logging.INFO)
+    # What these say quotes values of instances: names of patients among them.
+    for name in ("pynetdicom", "pydicom", "highdicom"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger = logging.getLogger("jernih.dicom")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers = [handler]
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())

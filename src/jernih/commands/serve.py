@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -153,6 +154,9 @@ def _examples(folder: Path | None) -> list[Path]:
 
 def _log() -> None:
     """One JSON object a line on the error stream, and nothing twice."""
+    # What these say quotes values of files: names of patients among them.
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    warnings.simplefilter("ignore")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("jernih.serve")

@@ -45,6 +45,7 @@ from jernih.dicom_node.objects import checksum, report, restored_image, stamped
 from jernih.dicom_node.settings import NodeSettings
 from jernih.dicom_node.spool import Spool, key_of
 from jernih.storage import atomic_path
+from jernih.traces import trace_of
 from jernih.validate import InputError
 
 log = logging.getLogger("jernih.dicom")
@@ -156,6 +157,13 @@ class DicomNode:
 
     def _store(self, event: Event) -> int | Dataset:
         """Take an instance; what is returned is the status for its sender."""
+        try:
+            return self._taken(event)
+        except Exception as error:  # else pynetdicom would log what was said about it
+            log.error("an instance could not be taken\n%s", trace_of(error))
+            return _status(NOT_UNDERSTOOD, "the instance cannot be taken")
+
+    def _taken(self, event: Event) -> int | Dataset:
         request: Any = event.request
         uid = str(request.AffectedSOPInstanceUID)
         mark = key_of(uid)[:8]
@@ -208,7 +216,7 @@ class DicomNode:
             except OSError:
                 raise
             except Exception as error:  # attributes that no object can be made with
-                log.exception("no results of %s", file.stem[:8])
+                log.error("no results of %s\n%s", file.stem[:8], trace_of(error))
                 self._set_aside(file, f"no results could be made: {type(error).__name__}")
 
     def _write(self, file: Path, answer: Answer) -> None:

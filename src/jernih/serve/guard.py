@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jernih.serve.errors import Refused, too_large
 from jernih.serve.metrics import Metrics
+from jernih.traces import trace_of
 
 log = logging.getLogger("jernih.serve")
 
@@ -86,9 +87,9 @@ class Guard:
                 await respond(sending, refusal, scope["path"])
         except ClientDisconnect:
             pass  # it is noted as 499: nobody waits for an answer
-        except Exception:
+        except Exception as error:
             # The log has the trace; the client has its number.
-            log.exception("request %s failed", request)
+            log.error("request %s failed\n%s", request, trace_of(error))
             if not state["status"]:
                 message = f"Something went wrong here; it is noted under {request}."
                 await respond(sending, Refused(500, "internal", message), scope["path"])
