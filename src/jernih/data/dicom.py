@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import warnings
@@ -55,9 +56,15 @@ def read_dicom(path: str | os.PathLike[str]) -> Tensor:
         DICOM PS3.3, C.11.1 (modality LUT) and C.11.2 (VOI LUT and windows).
     """
     with _refusing(path):
-        header = dcmread(path)
+        # From memory: a damaged length would make a file's reader ask for gigabytes.
+        header = dcmread(io.BytesIO(Path(path).read_bytes()))
         _check(path, header)
-        pixels = pixel_array(header)
+        try:
+            pixels = pixel_array(header)
+        except ValueError as error:
+            if "broadcast" in str(error):
+                raise UnreadableImage(path, "not as many pixels as its header says") from None
+            raise
         if header.PhotometricInterpretation in _GREY:
             shown = _displayed(pixels, header)
             if header.PhotometricInterpretation == "MONOCHROME1":
@@ -99,6 +106,8 @@ def _refusing(path: str | os.PathLike[str]) -> Iterator[None]:
         empty = Path(path).stat().st_size == 0
         reason = why_unreadable(path, error) if empty else "not a DICOM file"
         raise UnreadableImage(path, reason) from None
+    except RecursionError:
+        raise UnreadableImage(path, "sequences nested too deeply") from None
     except _ERRORS as error:
         raise UnreadableImage(path, why_unreadable(path, error)) from None
 

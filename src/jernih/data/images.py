@@ -109,9 +109,8 @@ def _is_dicom(path: Path) -> bool:
 
 def _to_tensor(path: str | os.PathLike[str], image: Image.Image) -> Tensor:
     turned: Image.Image
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1:
-        raise UnreadableImage(path, f"{frames} frames or pages; one is expected")
+    if _goes_on(image):
+        raise UnreadableImage(path, "several frames or pages; one is expected")
     image.load()
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     ImageOps.exif_transpose(image, in_place=True)
@@ -135,6 +134,15 @@ def _to_tensor(path: str | os.PathLike[str], image: Image.Image) -> Tensor:
     rgb = np.asarray(turned if turned.mode == "RGB" else turned.convert("RGB"))
     planes = np.ascontiguousarray(rgb.transpose(2, 0, 1)).astype(np.float32)
     return torch.from_numpy(planes).div_(255)
+
+
+def _goes_on(image: Image.Image) -> bool:
+    """Whether there is a second frame; counting them all may take minutes."""
+    try:
+        image.seek(1)
+    except EOFError:
+        return False
+    return True
 
 
 def _deep_grey(path: str | os.PathLike[str], image: Image.Image) -> Tensor:
