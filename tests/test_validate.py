@@ -63,7 +63,7 @@ def test_eps() -> None:
     assert parse_eps("4/255") == 4 / 255
     assert parse_eps(" 0.03 ") == 0.03
     assert parse_eps(0) == 0
-    for bad in (-0.1, 1.01, float("nan"), float("inf"), True, "x", "1/0", ""):
+    for bad in (-0.1, 1.01, float("nan"), float("inf"), True, "x", "1/0", "", "1e99999"):
         with pytest.raises(InputError, match="eps: expected"):
             parse_eps(bad)
 

@@ -113,7 +113,7 @@ def parse_eps(value: float | str, argument: str = "eps", most: float = 1.0) -> f
     if isinstance(value, str):
         try:
             value = float(Fraction(value.replace(" ", "")))
-        except (ValueError, ZeroDivisionError):
+        except (ValueError, ArithmeticError):
             raise InputError(
                 argument, "a number or a fraction such as 4/255", repr(value)
             ) from None

@@ -231,3 +231,43 @@ def test_header_facts(tmp_path: Path) -> None:
     facts = describe_image(path)
     assert (facts.width, facts.height, facts.format) == (30, 20, "DICOM")
     assert facts.mode == "MONOCHROME2, 16 bits"
+
+
+def test_a_damaged_length_asks_for_no_gigabytes(tmp_path: Path) -> None:
+    import resource
+    import subprocess
+    import sys
+
+    whole = bytearray(write(tmp_path / "a.dcm", np.zeros((4, 4), np.uint16)).read_bytes())
+    place = whole.index(b"\xe0\x7f\x10\x00OW") + 8  # the length of the pixel data
+    whole[place : place + 4] = (0xFFFFFF00).to_bytes(4, "little")
+    (tmp_path / "a.dcm").write_bytes(whole)
+    limit = 6 * 2**30 + resource.getpagesize()
+    code = (
+        "import resource, sys; from jernih.data.dicom import *; "
+        f"resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit}))\n"
+        "from jernih.data.images import UnreadableImage\n"
+        "for read in (describe_dicom, read_dicom):\n"
+        "    try: read(sys.argv[1]); print('read')\n"
+        "    except UnreadableImage as error: print(error.reason)\n"
+    )
+    found = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", code, str(tmp_path / "a.dcm")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    assert len(found.stdout.splitlines()) == 2
+
+
+def test_sequences_nested_too_deeply_are_refused(tmp_path: Path) -> None:
+    inner = b"".join(
+        b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
+        for _ in range(5000)
+    )
+    whole = write(tmp_path / "a.dcm", np.zeros((4, 4), np.uint16)).read_bytes()
+    place = whole.index(b"\x28\x00\x02\x00US")  # the first of the pixels' tags
+    (tmp_path / "a.dcm").write_bytes(whole[:place] + inner + whole[place:])
+    with pytest.raises(UnreadableImage):
+        read_dicom(tmp_path / "a.dcm")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
 import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,8 @@ def read_dicom(path: str | os.PathLike[str]) -> Tensor:
         DICOM PS3.3, C.11.1 (modality LUT) and C.11.2 (VOI LUT and windows).
     """
     with _refusing(path):
-        # From memory: a damaged length would make a file's reader ask for gigabytes.
-        header = dcmread(io.BytesIO(Path(path).read_bytes()))
+        with _opened(path) as file:
+            header = dcmread(file)
         _check(path, header)
         try:
             pixels = pixel_array(header)
@@ -86,11 +86,22 @@ def describe_dicom(path: str | os.PathLike[str]) -> ImageFacts:
         UnreadableImage: when there is none to read, or it tells of no pixels.
     """
     with _refusing(path):
-        header = dcmread(path, stop_before_pixels=True)
+        with _opened(path) as file:
+            header = dcmread(file, stop_before_pixels=True)
         if "Rows" not in header or "Columns" not in header:
             raise UnreadableImage(path, "a DICOM file without pixels")
         mode = f"{header.PhotometricInterpretation}, {header.BitsAllocated} bits"
         return ImageFacts(int(header.Columns), int(header.Rows), mode, "DICOM")
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """The file as a map into memory.
+
+    A file's own reader asks for as many bytes as a damaged length says: gigabytes.
+    """
+    with Path(path).open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as found:
+        yield found
 
 
 @contextmanager

@@ -10,6 +10,7 @@ and several pages.
 from __future__ import annotations
 
 import os
+import struct
 import warnings
 from pathlib import Path
 from typing import Literal
@@ -34,6 +35,13 @@ __all__ = [
 ]
 
 
+# What Pillow raises on damaged files.
+_ERRORS = (
+    ArithmeticError, AttributeError, EOFError, LookupError, OSError, SyntaxError, TypeError,
+    ValueError, struct.error,
+)  # fmt: skip
+
+
 def read_image(path: str | os.PathLike[str]) -> Tensor:
     """Read an image as float32 (3, H, W) in [0, 1].
 
@@ -56,7 +64,7 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
             raise
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise UnreadableImage(path, "more pixels than is safe to decode") from None
-        except (OSError, SyntaxError, ValueError, EOFError, TypeError) as error:
+        except _ERRORS as error:
             raise UnreadableImage(path, why_unreadable(path, error)) from None
 
 
@@ -76,7 +84,7 @@ def describe_image(path: str | os.PathLike[str]) -> ImageFacts:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 return ImageFacts(image.width, image.height, image.mode, image.format or "")
-    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+    except (Image.DecompressionBombError, *_ERRORS) as error:
         raise UnreadableImage(path, why_unreadable(path, error)) from None
 
 
