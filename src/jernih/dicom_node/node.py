@@ -244,8 +244,10 @@ class DicomNode:
             if not files:
                 self._made.wait(5)
                 continue
-            if self._sent(files):
+            whole = self._sent(files)
+            if not all(file.exists() for file in files):  # it takes some: no reason to wait longer
                 wait = self.settings.retry_s
+            if whole:
                 continue
             log.warning("the peer does not take results; the next try is in %.0f s", wait)
             self._ending.wait(wait)
