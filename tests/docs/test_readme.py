@@ -103,7 +103,8 @@ def test_the_picture_is_the_one_that_was_computed() -> None:
     record = json.loads(PICTURE.with_suffix(".json").read_text(encoding="utf-8"))
     assert sha256_file(PICTURE) == record["sha256"], "run docs/tools/picture.py"
     assert PICTURE.stat().st_size <= 300_000
-    assert Image.open(PICTURE).width > 800
+    with Image.open(PICTURE) as picture:
+        assert picture.width > 800
     assert record["threat"] == "oblivious fgsm, L∞ ≤ 0.01"
     assert record["n"] == len(record["images"]) == 2
     for shown in record["images"]:
