@@ -152,7 +152,7 @@ print(
 # before you believe in a difference.
 
 # %%
-for other_attack in (PGD("4/255", steps=10), MIFGSM("4/255", steps=10), attack):
+for other_attack in (PGD("8/255", steps=10), MIFGSM("8/255", steps=10), NIFGSM("8/255")):
     made = other_attack(mine, images, labels)
     carried = int((theirs(made.images).argmax(1) != labels).sum())
     fooled = int(made.success.sum())

@@ -19,6 +19,7 @@ from jernih.attacks import ATTACKS
 from jernih.config import load_config
 from tests.docs.pages import ROOT, Block
 
+RUNS = ("run", "certify")
 SMALLER = {"--samples": 20, "--limit": 4}
 """Numbers that are as good a test when they are small."""
 
@@ -90,6 +91,9 @@ def _brackets(word: str) -> str:
 
 def _smaller(arguments: list[str]) -> list[str]:
     changed = list(arguments)
+    # Without a config it is the embedded default, which the current folder has small.
+    if changed[0] in RUNS and (len(changed) == 1 or changed[1].startswith("-")):
+        changed.insert(1, "configs/phantom.yaml")
     for place, word in enumerate(changed[:-1]):
         if word in SMALLER:
             changed[place + 1] = str(min(int(changed[place + 1]), SMALLER[word]))

@@ -28,13 +28,18 @@ def prepare(folder: Path) -> Path:
     shutil.copytree(ROOT / "configs", folder / "configs")
     phantom = folder / "configs" / "phantom.yaml"
     phantom.write_text(yaml.safe_dump(_small(yaml.safe_load(phantom.read_text()))))
+    own_images(folder)
+    _scans(folder / "scans", folder / "scans.csv")
+    Pipeline(load_config(phantom), out=folder / "runs" / "phantom").run()
+    return folder
+
+
+def own_images(folder: Path) -> None:
+    """Photographs, and a folder of labelled images."""
     for number in range(12):
         colours = torch.rand(3, 40, 50, generator=generator("photo", number))
         write_png(folder / "photos" / f"photo-{number}.png", colours)
     _class_folders(folder / "my-images")
-    _scans(folder / "scans", folder / "scans.csv")
-    Pipeline(load_config(phantom), out=folder / "runs" / "phantom").run()
-    return folder
 
 
 def _small(config: dict[str, Any]) -> dict[str, Any]:
