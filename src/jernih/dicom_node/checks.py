@@ -7,6 +7,22 @@ from dataclasses import dataclass
 
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import (
+    JPEG2000,
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+)
 
 from jernih.dicom_node.settings import NodeSettings
 
@@ -16,6 +32,28 @@ OTHER_CLASS = 0xA900
 NOT_UNDERSTOOD = 0xC000
 KNOWN_OTHERWISE = 0xC101
 """Statuses of C-STORE (PS3.4, B.2.3); those from 0xC000 on are "cannot understand"."""
+
+
+CLASSES = (
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    SecondaryCaptureImageStorage,
+)
+"""SOP classes that are taken."""
+_SYNTAXES = (
+    ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLosslessSV1, JPEGLossless, JPEG2000Lossless,
+    JPEG2000, JPEGLSLossless, RLELossless, JPEGBaseline8Bit,
+)  # fmt: skip
+
+
+def transfer_syntaxes() -> list[str]:
+    """Transfer syntaxes that this installation can decode; no others are accepted."""
+    found = []
+    for syntax in _SYNTAXES:
+        if not syntax.is_compressed or get_decoder(syntax).is_available:
+            found.append(str(syntax))
+    return found
 
 
 @dataclass(frozen=True)

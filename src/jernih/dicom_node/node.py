@@ -11,23 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset, dcmread
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import (
-    JPEG2000,
-    ComprehensiveSRStorage,
-    ComputedRadiographyImageStorage,
-    DigitalXRayImageStorageForPresentation,
-    DigitalXRayImageStorageForProcessing,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    RLELossless,
-    SecondaryCaptureImageStorage,
-)
+from pydicom.uid import ComprehensiveSRStorage, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 from pynetdicom import AE, evt
 from pynetdicom.events import Event
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
@@ -35,11 +19,13 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from jernih.answer import Answer, Answerer
 from jernih.data.untrusted import UntrustedImages
 from jernih.dicom_node.checks import (
+    CLASSES,
     KNOWN_OTHERWISE,
     NOT_UNDERSTOOD,
     OUT_OF_RESOURCES,
     SUCCESS,
     refusal_of,
+    transfer_syntaxes,
 )
 from jernih.dicom_node.objects import checksum, report, restored_image, stamped
 from jernih.dicom_node.settings import NodeSettings
@@ -50,27 +36,7 @@ from jernih.validate import InputError
 
 log = logging.getLogger("jernih.dicom")
 
-CLASSES = (
-    ComputedRadiographyImageStorage,
-    DigitalXRayImageStorageForPresentation,
-    DigitalXRayImageStorageForProcessing,
-    SecondaryCaptureImageStorage,
-)
-"""SOP classes that are taken."""
-_SYNTAXES = (
-    ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLosslessSV1, JPEGLossless, JPEG2000Lossless,
-    JPEG2000, JPEGLSLossless, RLELossless, JPEGBaseline8Bit,
-)  # fmt: skip
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES)
-
-
-def transfer_syntaxes() -> list[str]:
-    """Transfer syntaxes that this installation can decode; no others are accepted."""
-    found = []
-    for syntax in _SYNTAXES:
-        if not syntax.is_compressed or get_decoder(syntax).is_available:
-            found.append(str(syntax))
-    return found
 
 
 class DicomNode:
