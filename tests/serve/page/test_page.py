@@ -244,11 +244,3 @@ def test_a_report_is_served(address: str) -> None:
     import httpx
 
     assert httpx.get(f"{address}reports/first").text == "<h1>Report first</h1>"
-
-
-def test_uploads_do_not_stay() -> None:
-    from jernih.answer import Answerer
-    from jernih.serve.page import PageSettings, build_page
-
-    page = build_page(Answerer(model(), "cpu"), PageSettings())
-    assert page.delete_cache == (600, 3600)
