@@ -10,7 +10,7 @@ from anyio.to_thread import run_sync
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
@@ -114,7 +114,7 @@ def _handle_errors(app: FastAPI, service: Service) -> None:
 
 
 def _add_state(app: FastAPI, service: Service) -> None:
-    @app.get("/health", tags=["state"])
+    @app.get("/health", tags=["state"], responses={503: {"description": "Not ready."}})
     async def health() -> Response:
         """Whether the service can answer: 200, or 503 while it starts or ends."""
         state = {
@@ -124,7 +124,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
         }
         return JSONResponse(state, 200 if service.ready else 503)
 
-    @app.get("/metrics", tags=["state"])
+    @app.get("/metrics", tags=["state"], response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Counters for Prometheus."""
         return Response(service.metrics.page(), media_type=CONTENT_TYPE)

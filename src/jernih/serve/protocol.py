@@ -15,12 +15,69 @@ from torch import Tensor
 
 from jernih.answer import Answer
 from jernih.serve.errors import Refused
-from jernih.serve.routes import REFUSALS
 from jernih.serve.service import Service
 
 _HEADER = "inference-header-content-length"
 USUAL = ("probabilities", "suspicion", "flagged")
 """What is sent where a client does not say what it wants."""
+
+_TEXT = {"type": "string"}
+_ERROR = {
+    "description": "Refused: why, in one sentence.",
+    "content": {"application/json": {"schema": {"type": "object", "properties": {"error": _TEXT}}}},
+}
+_UNKNOWN: dict[int | str, dict[str, Any]] = {404: _ERROR}
+_NOT_READY: dict[int | str, dict[str, Any]] = {503: {"description": "Not ready."}}
+_REFUSALS: dict[int | str, dict[str, Any]] = dict.fromkeys(
+    (400, 401, 404, 408, 413, 422, 503, 504), _ERROR
+)
+_PARAMETERS = {"type": "object"}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["inputs"],
+                    "properties": {
+                        "id": _TEXT,
+                        "inputs": {
+                            "type": "array",
+                            "minItems": 1,
+                            "maxItems": 1,
+                            "items": {
+                                "type": "object",
+                                "required": ["name", "datatype", "shape"],
+                                "properties": {
+                                    "name": {"enum": ["images"]},
+                                    "datatype": {"enum": ["FP32"]},
+                                    "shape": {
+                                        "type": "array",
+                                        "minItems": 4,
+                                        "maxItems": 4,
+                                        "items": {"type": "integer", "minimum": 1},
+                                    },
+                                    "data": {"type": "array"},
+                                    "parameters": _PARAMETERS,
+                                },
+                            },
+                        },
+                        "outputs": {
+                            "type": "array",
+                            "items": {
+                                "type": "object",
+                                "required": ["name"],
+                                "properties": {"name": _TEXT, "parameters": _PARAMETERS},
+                            },
+                        },
+                        "parameters": _PARAMETERS,
+                    },
+                }
+            }
+        },
+    }
+}
 
 
 def protocol_routes(service: Service) -> APIRouter:
@@ -46,12 +103,12 @@ def protocol_routes(service: Service) -> APIRouter:
         """Whether the server runs."""
         return {"live": True}
 
-    @router.get("/health/ready")
+    @router.get("/health/ready", responses=_NOT_READY)
     async def ready() -> Response:
         """Whether it can answer."""
         return JSONResponse({"ready": service.ready}, 200 if service.ready else 503)
 
-    @router.get("/models/{model}", responses=REFUSALS)
+    @router.get("/models/{model}", responses=_UNKNOWN)
     async def metadata(model: str) -> dict[str, Any]:
         """The model's inputs and outputs."""
         known(model)
@@ -66,14 +123,14 @@ def protocol_routes(service: Service) -> APIRouter:
             ],
         }
 
-    @router.get("/models/{model}/ready", responses=REFUSALS)
+    @router.get("/models/{model}/ready", responses={**_UNKNOWN, **_NOT_READY})
     async def model_ready(model: str) -> Response:
         """Whether the model can answer."""
         known(model)
         state = {"name": name, "ready": service.ready}
         return JSONResponse(state, 200 if service.ready else 503)
 
-    @router.post("/models/{model}/infer", responses=REFUSALS)
+    @router.post("/models/{model}/infer", responses=_REFUSALS, openapi_extra=_BODY)
     async def infer(model: str, request: Request) -> Response:
         """Answers for images (N, 3, H, W) in [0, 1], already of the size that the model takes."""
         known(model)
