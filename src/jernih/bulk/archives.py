@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import fsspec
 import torch
@@ -284,15 +285,15 @@ class Writer:
         else:
             return
         self.buffer.seek(0)
-        put(f"{self.out}/{self.shard.name}", self.buffer.read())
+        put(f"{self.out}/{self.shard.name}", self.buffer)
         self.buffer.close()
 
 
-def put(target: str, content: bytes) -> None:
+def put(target: str, content: bytes | IO[bytes]) -> None:
     """Write a remote or local file that is either wholly there or not at all."""
     system, place = fsspec.core.url_to_fs(target)
     system.makedirs(place.rpartition("/")[0], exist_ok=True)
     temporary = f"{place}.{fingerprint(place)[:8]}.tmp"
     with system.open(temporary, "wb") as stream:
-        stream.write(content)
+        shutil.copyfileobj(io.BytesIO(content) if isinstance(content, bytes) else content, stream)
     system.mv(temporary, place)
