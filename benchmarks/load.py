@@ -254,6 +254,10 @@ def main() -> None:
                         break
                 except httpx.TransportError:
                     time.sleep(0.2)
+                if service.poll() is not None:
+                    raise SystemExit("the service did not start: try `jernih serve` by hand")
+            else:
+                raise SystemExit("the service did not get ready")
             minutes = min(arguments.minutes, 30)
             found = asyncio.run(measure(port, service.pid, minutes, arguments.kill_every))
         finally:

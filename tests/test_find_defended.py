@@ -23,6 +23,8 @@ def test_a_run_without_its_images(detector: str | None, tmp_path: Path) -> None:
     chosen = None if detector is None else {"name": detector}
     pipeline = Pipeline(small_run(tmp_path, **{"model.detector": chosen}))
     made = pipeline.model()
+    early = find_defended(tmp_path / "run")  # not assessed yet
+    assert torch.equal(early(IMAGES), made(IMAGES))
     pipeline.run()
     shutil.rmtree(tmp_path / "images")
     found = find_defended(tmp_path / "run")

@@ -52,6 +52,7 @@ class ModelStages(ClassifierStages):
         _ = self.attack_check()
         detector = self._detector
         defended = Defended(self._classifier, self._purifier, detector, self.config.model.policy)
+        self._write_config()
         return defended.eval().to(self.device)
 
     def purifiers(self) -> dict[str, Purifier]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from jernih.assess import Assessment, AssessmentPlan, Background, assess, write_report
 from jernih.assess.checks import find_warnings
@@ -28,7 +27,7 @@ from jernih.harmless import HARMLESS
 from jernih.pipeline.areas import draw_areas
 from jernih.pipeline.model import ModelStages
 from jernih.pipeline.stages import plain
-from jernih.storage import fingerprint, read_json, write_text
+from jernih.storage import fingerprint, read_json
 from jernih.validate import check_choice
 
 
@@ -50,8 +49,7 @@ class Pipeline(ModelStages):
     def run(self) -> Assessment:
         """Run all stages that are not complete, one process at a time in this folder."""
         with self.folder.locked():
-            if self.world.leads:
-                write_text(self.folder.path / "config.yaml", self._config_text())
+            self._write_config()
             return self.assess()
 
     def assess(self) -> Assessment:
@@ -306,6 +304,3 @@ class Pipeline(ModelStages):
                 ("the defended model", through, "purified_prob1"),
             )
         }
-
-    def _config_text(self) -> str:
-        return yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)

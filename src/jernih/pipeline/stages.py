@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from jernih.config import RunConfig, Section, Unit
 from jernih.device import pick_device
 from jernih.randomness import seeded
 from jernih.run_folder import RunFolder
-from jernih.storage import sha256_file
+from jernih.storage import sha256_file, write_text
 from jernih.validate import InputError
 from jernih.world import join_world
 
@@ -89,6 +91,14 @@ class Stages:
             self.folder.complete(name, key)
         world.meet()
         self.reporter.stage(name, "complete")
+
+    def _config_text(self) -> str:
+        return yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
+
+    def _write_config(self) -> None:
+        """Put the whole config beside the results: with it the folder can be used by itself."""
+        if self.world.leads:
+            write_text(self.folder.path / "config.yaml", self._config_text())
 
 
 def plain(part: Section | Unit | None) -> Any:
