@@ -83,6 +83,13 @@ def together(processes: int, root: Path) -> None:
     assert images
     for image in images:
         assert sha256_file(image) == sha256_file(many / image.relative_to(one))
+    attacked = [p for p in sorted((one / "attacked").rglob("*")) if p.is_file()]
+    attacked = [path for path in attacked if not path.name.startswith(".")]
+    assert len(attacked) == 14 + 2  # with the manifest and the record
+    for path in attacked:
+        assert sha256_file(path) == sha256_file(many / path.relative_to(one)), path
+    journals = list((many / "attacked").glob(".finished*.jsonl"))
+    assert len(journals) == processes  # each has done some
     facts = [read_json(many / f"facts-{rank}.json") for rank in range(processes)]
     alone = read_json(one / "facts-0.json")
     for found in facts:

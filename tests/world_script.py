@@ -7,7 +7,11 @@ from pathlib import Path
 
 import torch
 
+from jernih.attack_files import AttackFolder, attack_files, find_images, find_source
+from jernih.attacks import PGD
 from jernih.certify import CertifyPlan
+from jernih.classifiers import load_classifier
+from jernih.data.modify import Prepare
 from jernih.pipeline import Pipeline
 from jernih.purifiers import PURIFIERS
 from jernih.purify_files import purify_files
@@ -33,6 +37,16 @@ def config(root: Path) -> Pipeline:
     return Pipeline(small_run(root, **changes))
 
 
+def attacked(root: Path, out: Path) -> None:
+    """Files attacked in batches of three, with an attack that draws."""
+    source = find_source(str(root / "images"))
+    images = find_images(source, out / "source", limit=14)
+    classifier = load_classifier("test_efficientnet", images.classes)
+    folder = AttackFolder(out / "attacked")
+    attack = PGD(0.1, steps=2, restarts=2)
+    attack_files(classifier, images, attack, folder, prepare=Prepare(32), batch_size=3)
+
+
 def main(root: Path, out: Path) -> None:
     torch.set_num_threads(1)
     world = join_world()
@@ -44,6 +58,7 @@ def main(root: Path, out: Path) -> None:
     pipeline.certify(plan)
     purifier = PURIFIERS.create("median", size=3).eval()
     made = purify_files(root / "images", out / "purified", purifier, device="cpu")
+    attacked(root, out)
     seen: list[int] = []
     results = list(in_shares(range(7), lambda: lambda k: seen.append(k) or k * k, kept=True))  # type: ignore[func-returns-value]
     facts = {

@@ -16,8 +16,9 @@ from typing import Any
 from jernih.run_folder import RunFolder
 from jernih.storage import read_json, sha256_file, to_json, write_json, write_text
 from jernih.validate import InputError
+from jernih.world import current_world
 
-_JOURNAL = ".finished.jsonl"
+_JOURNALS = ".finished*.jsonl"
 
 
 @dataclass(frozen=True)
@@ -87,31 +88,35 @@ class AttackFolder:
 
     @contextlib.contextmanager
     def begun(self, settings: Mapping[str, Any]) -> Iterator[None]:
-        """Hold the folder for an attack with these settings.
+        """Hold the folder for an attack with these settings, for all processes at it.
 
         Raises:
             InputError: when it was begun with other settings, is held by another process, or
                 cannot be written.
         """
         wanted = json.loads(to_json(dict(settings)))
-        with RunFolder(self.path).locked():
-            if self.record.is_file():
-                record = read_json(self.record)
-                known = record.get("settings") if isinstance(record, dict) else None
-                unlike = _unlike(known, wanted)
-                if unlike:
-                    told = ", ".join(unlike[:4]) + (" …" if len(unlike) > 4 else "")
-                    hint = "choose another folder"
-                    raise InputError("out", "a folder begun with the same settings", told, hint)
-            else:
-                write_json(self.record, {"settings": wanted})
+        world = current_world()
+        world.meet()  # the folder is looked at by all before anything is in it
+        with RunFolder(self.path, guarded=world.leads).locked():
+            with world.leader_first():
+                if self.record.is_file():
+                    record = read_json(self.record)
+                    known = record.get("settings") if isinstance(record, dict) else None
+                    unlike = _unlike(known, wanted)
+                    if unlike:
+                        told = ", ".join(unlike[:4]) + (" …" if len(unlike) > 4 else "")
+                        hint = "choose another folder"
+                        raise InputError("out", "a folder begun with the same settings", told, hint)
+                else:
+                    write_json(self.record, {"settings": wanted})
             yield
+            world.meet()
 
     def finished(self) -> tuple[dict[str, Row], dict[str, str]]:
         """What is done: rows by path, and the reasons of unreadable images by source."""
         rows, unreadable = {}, {}
-        journal = self.path / _JOURNAL
-        text = journal.read_text(encoding="utf-8") if journal.is_file() else ""
+        journals = sorted(self.path.glob(_JOURNALS))  # one for each process that has worked here
+        text = "\n".join(journal.read_text(encoding="utf-8") for journal in journals)
         for line in text.splitlines():
             try:
                 entry = json.loads(line)
@@ -129,11 +134,13 @@ class AttackFolder:
         return rows, unreadable
 
     def note(self, rows: Sequence[Row], unreadable: Mapping[str, str]) -> None:
-        """Add finished images to the journal."""
+        """Add finished images to this process's journal."""
+        rank = current_world().rank
+        journal = self.path / _JOURNALS.replace("*", f"-{rank}" if rank else "")
         entries = [dataclasses.asdict(row) for row in rows]
         entries += [{"source": s, "unreadable": why} for s, why in unreadable.items()]
         lines = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
-        with (self.path / _JOURNAL).open("a", encoding="utf-8") as stream:
+        with journal.open("a", encoding="utf-8") as stream:
             # The line before may be a torn one.
             stream.write("\n" + lines if stream.tell() else lines)
             stream.flush()

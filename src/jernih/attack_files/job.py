@@ -19,6 +19,7 @@ from jernih.attacks import ATTACKS, Attack
 from jernih.data.modify import Fit
 from jernih.device import pick_device
 from jernih.validate import InputError, check_choice
+from jernih.world import join_world
 
 _APART = ("eps", "norm", "targeted")
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?e[-+]?\d+", re.IGNORECASE)
@@ -77,9 +78,12 @@ class AttackJob:
     def run(self, progress: Callable[[int, int], None] | None = None) -> AttackedFiles:
         """Attack the images, or go on where that was interrupted.
 
+        Processes that ``torchrun`` has started share the work.
+
         Raises:
             InputError: for whatever of this cannot be; what is quick to check is checked first.
         """
+        world = join_world()
         attack = self.make_attack()
         file_format = cast(Format, check_choice("format", self.file_format, FORMATS))
         fit = None if self.fit is None else check_choice("fit", self.fit, get_args(Fit))
@@ -88,9 +92,10 @@ class AttackJob:
         source = find_source(self.data, self.labels, self.data_options)
         if source.name == "folder" and _within(self.out, Path(self.data)):
             raise InputError("out", "a folder outside the data", self.out)
-        images = find_images(
-            source, self.out / ".source", split=self.split, limit=self.limit, seed=self.seed
-        )
+        with world.leader_first():  # some sources make files
+            images = find_images(
+                source, self.out / ".source", split=self.split, limit=self.limit, seed=self.seed
+            )
         classifier, prepare = find_model(
             self.model,
             images.classes,

@@ -29,6 +29,7 @@ from jernih.data.sources import Item
 from jernih.randomness import generator
 from jernih.storage import fingerprint, sha256_file, to_json
 from jernih.validate import InputError, check_choice, check_count, nearest
+from jernih.world import current_world
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,8 @@ def attack_files(
     The attack works on a prepared copy of the classifier. All predictions are the classifier's own:
     for the clean image, for the attacked one in float32, and for what is read from the file again,
     since rounding to grey levels can undo a small perturbation. What is finished stays; after an
-    interruption the same call goes on and ends with the same files.
+    interruption the same call goes on and ends with the same files. Of several processes
+    (:func:`jernih.world.join_world`) each attacks its share of the batches; the files are the same.
 
     Args:
         classifier: in evaluation mode; it stays as it is.
@@ -124,21 +126,28 @@ def attack_files(
         "jernih": __version__,
     }
     worker = _Worker(classifier, attack, folder, prepare, target, file_format, device)
+    world = current_world()
     with folder.begun(settings):
         paths = _paths(items, suffix(file_format))
         rows, unreadable = folder.finished()
         log.info("%d images to attack, %d of them finished before", len(items), len(rows))
-        for start in range(0, len(items), batch_size):
+        share: tuple[list[Row], dict[str, str]] = ([], {})
+        for start in range(0, len(items), batch_size)[world.rank :: world.size]:
             stop = min(start + batch_size, len(items))
             batch = dict(zip(paths[start:stop], items[start:stop], strict=True))
             if not all(p in rows or str(i.path) in unreadable for p, i in batch.items()):
                 source = generator(seed, "attack files", start)
                 made, failed = worker.batch(batch, source, rows)
                 folder.note(made, failed)
-                rows |= {row.path: row for row in made}
-                unreadable |= failed
+                share[0].extend(made)
+                share[1].update(failed)
             if progress is not None:
                 progress(stop, len(items))
+        for made, failed in world.gathered(share):
+            rows |= {row.path: row for row in made}
+            unreadable |= failed
+        sources = [str(item.path) for item in items]
+        unreadable = {file: unreadable[file] for file in sources if file in unreadable}
         ordered = tuple(rows[path] for path in paths if path in rows)
         if not ordered:
             raise InputError("data", "at least one readable image", f"{len(unreadable)} unreadable")
@@ -149,7 +158,8 @@ def attack_files(
             "torch": str(torch.__version__),
             **{name: version(name) for name in _LIBRARIES},
         }
-        folder.complete(ordered, constant, {**told, "versions": versions, "device": device})
+        if world.leads:
+            folder.complete(ordered, constant, {**told, "versions": versions, "device": device})
     return AttackedFiles(folder.path, ordered, unreadable, told)
 
 
