@@ -9,10 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import yaml
 
+from jernih.config import load_config
 from jernih.storage import (
     atomic_path,
     fingerprint,
+    parse_yaml,
     read_json,
     sha256_file,
     write_json,
@@ -104,3 +107,30 @@ def test_hashes(tmp_path: Path) -> None:
     assert sha256_file(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
     assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+
+
+def test_yaml_is_what_it_says() -> None:
+    text = "a: &x [1, 2.5, yes, null]\nb: *x\nc: {<<: {d: e}}\n"
+    assert parse_yaml(text) == yaml.safe_load(text)
+    assert parse_yaml("") is None
+
+
+LAUGHS = "".join(f"a{k}: &a{k} [{f'*a{k - 1}, *a{k - 1}' if k else 'x'}]\n" for k in range(40))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (LAUGHS, "stand for more"),
+        ("a: &a [*a]", "stand for more"),
+        ("a: &a {b: *a}", "stand for more"),
+        ("[" * 20_000, "nested too deep"),
+        ("a: [", "expected"),
+    ],
+)
+def test_yaml_that_stands_for_too_much(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(yaml.YAMLError, match=said):
+        parse_yaml(text)
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(InputError, match="valid YAML"):
+        load_config(tmp_path / "c.yaml")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 
 from jernih import __version__
 from jernih.assess import Assessment
@@ -20,7 +19,7 @@ from jernih.assess.words import format_threat
 from jernih.classifiers import restore_classifier
 from jernih.data.manifest import Manifest
 from jernih.purifiers import restore_purifier
-from jernih.storage import read_json, sha256_file, write_json
+from jernih.storage import parse_yaml, read_json, sha256_file, write_json
 from jernih.validate import InputError, check_choice
 from jernih.weights import read_card, write_weights
 
@@ -70,9 +69,7 @@ def publish(
     file = Path(folder) / f"{name}.safetensors"
     write_weights(file, module, read_card(source), torch.float16)
     config_file = Path(run) / "config.yaml"
-    config = (
-        yaml.safe_load(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
-    )
+    config = parse_yaml(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
     manifest = Manifest.load(Path(run) / "sample")
     card = {
         "name": name,

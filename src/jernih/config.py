@@ -30,6 +30,7 @@ from jernih.detectors import DETECTORS
 from jernih.harmless import HARMLESS
 from jernih.purifiers import PURIFIERS, Ensemble
 from jernih.purifiers.ensemble import read_members
+from jernih.storage import parse_yaml
 from jernih.types import Knowledge, Policy
 from jernih.validate import InputError, nearest, parse_eps
 
@@ -437,7 +438,7 @@ def _read(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     if not file.is_file():
         raise InputError("config", "an existing YAML file", str(file))
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        data = parse_yaml(file.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"config {file}", "valid YAML", error) from None
     if not isinstance(data, dict):
@@ -473,7 +474,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
     if not equals or not key.strip():
         raise InputError("--set", "key=value", repr(override))
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
     except yaml.YAMLError as error:
         raise InputError(f"--set {key}", "a YAML value", error) from None
     _put(data, key.strip(), value, f"--set {key}")

@@ -15,6 +15,9 @@ from typing import Any
 
 from jernih.validate import InputError
 
+YAML_VALUES = 100_000
+"""Most values that a YAML text may stand for."""
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -128,3 +131,34 @@ def fingerprint(value: Any) -> str:
     """A SHA-256 over plain data that does not depend on the order of its keys."""
     text = json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse YAML of plain values, of a bounded size also where its aliases repeat parts of it.
+
+    A few hundred bytes of aliases to aliases can stand for billions of values (a "billion laughs"),
+    and an alias may contain itself.
+
+    Raises:
+        yaml.YAMLError: for what is not YAML, is nested too deep, or stands for too much.
+    """
+    import yaml
+
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is not None and _values(root, {}) > YAML_VALUES:
+            raise yaml.YAMLError(f"its aliases stand for more than {YAML_VALUES:,} values")
+        return yaml.safe_load(text)
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deep") from None
+
+
+def _values(node: Any, known: dict[int, int]) -> int:
+    """How many values a node stands for, with aliases written out."""
+    if id(node) in known:
+        return known[id(node)]
+    known[id(node)] = YAML_VALUES + 1  # for one that contains itself
+    inner = node.value if isinstance(node.value, list) else []
+    parts = [part for each in inner for part in (each if isinstance(each, tuple) else (each,))]
+    known[id(node)] = 1 + sum(_values(part, known) for part in parts)
+    return known[id(node)]

@@ -18,6 +18,7 @@ from jernih.attack_files.run import AttackedFiles, attack_files
 from jernih.attacks import ATTACKS, Attack
 from jernih.data.modify import Fit
 from jernih.device import pick_device
+from jernih.storage import parse_yaml
 from jernih.validate import InputError, check_choice
 from jernih.world import join_world
 
@@ -157,7 +158,7 @@ def read_options(settings: Sequence[str], argument: str = "--set") -> dict[str, 
         if not equals or not name.strip():
             raise InputError(argument, "option=value", repr(setting))
         try:
-            value = yaml.safe_load(text)
+            value = parse_yaml(text)
         except yaml.YAMLError as error:
             raise InputError(f"{argument} {name}", "a YAML value", error) from None
         options[name.strip()] = _number(value)
