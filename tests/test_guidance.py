@@ -19,7 +19,7 @@ from jernih.classifiers import Classifier
 from jernih.config import Guidance, Training, Unit
 from jernih.data.unlabelled import unlabelled_files, with_unlabelled
 from jernih.pipeline import Pipeline
-from jernih.purifiers import UNet
+from jernih.purifiers import JernihR, UNet
 from jernih.randomness import generator, seeded
 from jernih.train import TrainingData, fit_classifier, fit_purifier
 from jernih.train import purifier as purifier_training
@@ -171,6 +171,58 @@ def test_training_through_both(
     assert not purifier.training
 
 
+def test_learns_to_recognise_before_it_meets_the_classifier(
+    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with seeded(0):
+        classifier = Classifier(Edges(), ["a", "b"]).eval()
+        purifier = JernihR(factor=1, widths=(4, 8))
+    before = [value.clone() for value in purifier.steer.parameters()]
+    attacked: list[str] = []
+    perturb = PGD.perturb
+
+    def noting(self: PGD, model: nn.Module, *given: Any, **more: Any) -> list[Tensor]:
+        attacked.append(type(model).__name__)
+        assert not any(module.training for module in model.modules())
+        assert not purifier.training
+        return perturb(self, model, *given, **more)
+
+    monkeypatch.setattr(PGD, "perturb", noting)
+    guidance = Guidance(
+        recognise=6,
+        through=Unit.model_validate({"name": "pgd", "steps": 2}),
+        through_share=1.0,
+    )
+    history = fit_purifier(
+        purifier,
+        classifier,
+        FGSM(),
+        [0.02],
+        data,
+        Training(epochs=7, batch_size=4, lr=0.01, patience=7),
+        tmp_path / "run",
+        guidance=guidance,
+    )
+    with history.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    # Validation goes through both in every epoch, training from the one after those.
+    batches, looks = len(data.train) // 4, -(-len(data.val) // 4)
+    an_epoch = ["_Judge"] * batches + ["Sequential", "_Judge"] * looks
+    assert attacked == 6 * an_epoch + ["Sequential"] * batches + ["Sequential", "_Judge"] * looks
+    recognised = [float(row["val_recognised_accuracy"]) for row in rows]
+    assert max(recognised) == 1
+    assert any(
+        not torch.equal(*both) for both in zip(before, purifier.steer.parameters(), strict=True)
+    )
+    with pytest.raises(InputError, match="without features"):
+        fit_purifier(
+            UNet(widths=(8,), blocks=(1,)), classifier, FGSM(), [0.02], data, Training(),
+            tmp_path / "other", guidance=guidance,
+        )  # fmt: skip
+    with pytest.raises(ValidationError, match="set through"):
+        Guidance(recognise=1)
+
+
 def test_further_attacks_and_bounds(
     tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,7 +278,7 @@ def test_the_rate_rises_and_falls(tmp_path: Path, data: TrainingData) -> None:
 
 def test_settings_left_at_their_defaults_leave_no_trace() -> None:
     assert "schedule" not in Training().model_dump()
-    assert "balanced" not in Guidance().model_dump()
+    assert not {"balanced", "recognise"} & set(Guidance().model_dump())
     assert Guidance(balanced=True).model_dump()["balanced"]
     assert Training(schedule="cosine").model_dump()["schedule"] == "cosine"
 

@@ -156,7 +156,11 @@ class Guidance(Section):
     model's. With ``balanced`` each class is drawn as often as the others: else a net trained
     against its attacker learns to save the commonest class. Before epoch ``since`` the training
     weighs pixels alone, which teaches the network to let images pass; epochs are validated by the
-    whole loss from the first on.
+    whole loss from the first on. Before epoch ``recognise`` a purifier that has features of the
+    image as a whole learns, against the attack ``through`` made on them and a linear layer, to tell
+    the label by them, and to give the image back; it takes no pass through the classifier and gives
+    attacks through both a start that holds. The layer goes on learning beside the rest, and is not
+    kept.
     """
 
     pixel: Literal["mse", "l1", "charbonnier", "ms-ssim"] = "mse"
@@ -173,11 +177,12 @@ class Guidance(Section):
     through_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     unlabelled: str | None = None
     balanced: bool = False
+    recognise: Annotated[int, Field(ge=0)] = 0
 
     @model_serializer(mode="wrap")
     def _without_what_is_usual(self, serialise: SerializerFunctionWrapHandler) -> Any:
-        """Runs finished before there was balancing stay finished."""
-        return _less(serialise(self), balanced=not self.balanced)
+        """Runs finished before there was balancing or recognising stay finished."""
+        return _less(serialise(self), balanced=not self.balanced, recognise=not self.recognise)
 
     @model_validator(mode="after")
     def _labels_are_there(self) -> Self:
@@ -185,6 +190,8 @@ class Guidance(Section):
             raise ValueError("unlabelled images have no class to balance by: leave out one of both")
         if self.unlabelled is not None and self.labels == "true":
             raise ValueError("unlabelled images have no true labels: set labels to predicted")
+        if self.recognise and self.through is None:
+            raise ValueError("recognise needs an attack to learn against: set through")
         if self.since and not self.pixel_weight:
             raise ValueError(
                 "before epoch since pixels alone are weighed: pixel_weight must not be 0"

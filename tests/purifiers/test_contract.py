@@ -32,6 +32,7 @@ SMALL: dict[str, dict[str, object]] = {
         )
     },
     "unet": {"widths": (8, 16), "blocks": (1, 1)},
+    "jernih-r": {"factor": 2, "widths": (8, 16)},
     "skip-vae": {"image_size": 32, "widths": (4, 8, 8), "latent": 8},
 }
 """Options that make a purifier quick to test; without an entry the defaults are used."""

@@ -13,6 +13,7 @@ from jernih.purifiers.files import (
     save_purifier,
 )
 from jernih.purifiers.identity import Identity
+from jernih.purifiers.jernih_r import JernihR
 from jernih.purifiers.jpeg import JPEG
 from jernih.purifiers.median import Median
 from jernih.purifiers.pca import PCA
@@ -32,6 +33,7 @@ __all__ = [
     "Ensemble",
     "Identity",
     "JernihM",
+    "JernihR",
     "JernihS",
     "Median",
     "Purifier",

@@ -26,12 +26,14 @@ class Purifier(Configured, nn.Module, ABC):
         trains_on: whether :meth:`loss` wants attacked images or is content with clean ones, which
             saves the attack.
         multiple: images are refused whose sides are not multiples of it.
+        feature_count: how many :meth:`features` there are; 0 for none.
         reference: the publication that describes the method, if any.
     """
 
     learns: Literal["by gradient", "in closed form", "nothing"] = "by gradient"
     trains_on: Literal["attacked", "clean"] = "attacked"
     multiple: int = 1
+    feature_count: int = 0
     reference: ClassVar[str] = ""
 
     def forward(self, images: Tensor) -> Tensor:
@@ -52,6 +54,10 @@ class Purifier(Configured, nn.Module, ABC):
     ) -> Tensor:
         """Training loss, a scalar: by default the mean squared error to the clean image."""
         return functional.mse_loss(self.restore(attacked), clean)
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the purifier makes of each image as a whole, (N, ``feature_count``)."""
+        raise NotImplementedError(f"{self.name!r} has no features of the image as a whole")
 
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Learn from clean images, given as batches (N, 3, H, W), in one pass."""

@@ -78,7 +78,7 @@ class Task(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Make the optimiser that the settings name, with its schedule."""
         chosen = _OPTIMIZERS[self.settings.optimizer](
-            self.model.parameters(), lr=self.settings.lr, weight_decay=self.settings.weight_decay
+            self.parameters(), lr=self.settings.lr, weight_decay=self.settings.weight_decay
         )
         if self.settings.schedule == "constant":
             return chosen

@@ -14,7 +14,7 @@ from jernih.attacks import ATTACKS, Attack
 from jernih.classifiers import Classifier
 from jernih.config import Guidance, Training
 from jernih.purifiers import Purifier
-from jernih.randomness import generator
+from jernih.randomness import generator, seeded
 from jernih.train.adversarial_set import AdversarialSet
 from jernih.train.base import Batch, Task, TrainingData, fit
 from jernih.train.guidance import Guide, Seen
@@ -86,6 +86,19 @@ def fit_purifier(
     return fit(task, data, settings, folder, seed, device, show_progress)
 
 
+class _Judge(nn.Module):
+    """Tells the class of an image by a purifier's features, with a linear layer of its own."""
+
+    def __init__(self, purifier: Purifier, classes: int) -> None:
+        super().__init__()
+        self.purifier = [purifier]  # in a list: trained as the task's model, not again as a part
+        self.layer = nn.Linear(purifier.feature_count, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.layer(self.purifier[0].features(images))
+        return logits
+
+
 class _PurifierTask(Task):
     def __init__(
         self,
@@ -117,7 +130,15 @@ class _PurifierTask(Task):
             for unit in (guidance.attacks if guidance else ())
         ]
         # For attacks through both; in evaluation mode whatever the purifier is in.
-        self.pipeline = [nn.Sequential(purifier, self.target[0])]
+        self.pipeline: list[nn.Module] = [nn.Sequential(purifier, self.target[0])]
+        self.judge: nn.Module | None = None
+        if guidance and guidance.recognise:
+            if not purifier.feature_count:
+                raise InputError(
+                    "guidance.recognise", "0 for a purifier without features", guidance.recognise
+                )
+            with seeded(seed, "judge"):
+                self.judge = _Judge(purifier, len(classifier.classes))
 
     def on_fit_start(self) -> None:
         self.target[0].to(self.device)
@@ -134,7 +155,8 @@ class _PurifierTask(Task):
         if self.training and guidance is not None:
             if self.through and float(torch.rand((), generator=source)) < guidance.through_share:
                 bound = int(torch.randint(len(self.epsilons), (), generator=source))
-                return self._through(images, labels, choice, self.epsilons[bound], source)
+                target = self.judge if self._recognises else None
+                return self._through(images, labels, choice, self.epsilons[bound], source, target)
             if self.attacks:
                 drawn = int(torch.randint(len(self.attacks) + 1, (), generator=source))
                 if drawn < len(self.attacks):
@@ -154,17 +176,24 @@ class _PurifierTask(Task):
         choice: Tensor,
         eps: float,
         source: torch.Generator,
+        target: nn.Module | None = None,
     ) -> Tensor:
         """Images attacked through purifier and classifier, but for those chosen to stay clean."""
         if self.through is None:
             raise RuntimeError("no attack through the purifier is set")
         was = self.model.training
-        pipeline = self.pipeline[0].eval()
+        self.model.eval()
+        target = (target or self.pipeline[0]).eval()
         try:
-            made = self.through.perturb(pipeline, images, labels, [eps], generator=source)
+            made = self.through.perturb(target, images, labels, [eps], generator=source)
         finally:
-            self.model.train(was)
+            self.train(was)
         return self._but_clean(made[0], images, choice)
+
+    @property
+    def _recognises(self) -> bool:
+        """Whether this epoch is one of those in which the purifier learns to recognise."""
+        return self.guidance is not None and self.current_epoch < self.guidance.recognise
 
     def _but_clean(self, attacked: Tensor, images: Tensor, choice: Tensor) -> Tensor:
         clean = (choice == len(self.epsilons)).to(images.device)
@@ -205,16 +234,23 @@ class _PurifierTask(Task):
         loss: Tensor
         if self.guide is None:
             loss = self.model.loss(attacked, images, source)  # type: ignore[operator]
-        elif self.guidance is not None and self.current_epoch < self.guidance.since:
+        elif self.guidance is not None and (
+            self._recognises or self.current_epoch < self.guidance.since
+        ):
             loss = self.guide.pixels(self.model(attacked), images)
         else:
             loss = self.guide(self.model(attacked), images, seen)
+        if self.judge is not None:
+            told = self._told(batch[1], seen)
+            loss = loss + functional.cross_entropy(self.judge(attacked), told)
         self.record({"train_loss": loss}, len(images))
         return loss
 
     def _look(self, images: Tensor) -> Seen | None:
         """What the classifier makes of clean images, where the loss or the attack wants it."""
         if self.guide is None:
+            return None
+        if self.training and self._recognises and self.guidance and self.guidance.labels == "true":
             return None
         with torch.no_grad():
             return self.guide.look(images)
@@ -238,6 +274,11 @@ class _PurifierTask(Task):
             through = self._values(attacked, images, labels, seen)
             values["val_loss"] = (1 - share) * values["val_loss"] + share * through["val_loss"]
             values["val_through_accuracy"] = through["val_accuracy"]
+            if self.judge is not None:
+                bound = max(self.epsilons)
+                attacked = self._through(images, told, choice, bound, source, self.judge)
+                right = self.judge(attacked).argmax(1) == labels
+                values["val_recognised_accuracy"] = right.float().mean()
         self.record(values, len(images))
 
     def _show(self, images: Tensor, attacked: Tensor) -> None:
