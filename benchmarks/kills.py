@@ -4,9 +4,9 @@
 
 A whole run (sample, explore, modify, train classifier and purifier, assess), `attack` and `purify`
 on small images are each done once without a disturbance, and then over and over: killed at a
-random moment, done again to the end, and every file compared byte by byte. A moment that comes after
-the end does not count as a kill; what is left then is compared all the same. Files that say when
-they were made (the report's head, logs of TensorBoard) are compared without that. Linux and macOS.
+random moment, done again to the end, and every file compared byte by byte. A moment after the end
+does not count as a kill; what is left then is compared all the same. Files that say when they were
+made (the report's head, logs of TensorBoard) are compared without that. Linux and macOS.
 """
 
 from __future__ import annotations
