@@ -109,8 +109,8 @@ def _of_members(path: str, name: str, members: dict[str, bytes]) -> Iterator[Ent
     if not endings:
         return
     if len(endings) > 1:  # their results would have one name
-        found = ", ".join(name + ending for ending in endings)
-        raise InputError(f"shard {path}", "one image of a name", found)
+        alike = ", ".join(name + ending for ending in endings)
+        raise InputError(f"shard {path}", "one image of a name", alike)
     (ending,) = endings
     label: str | int | None = None
     if ".cls" in members:
