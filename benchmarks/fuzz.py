@@ -3,9 +3,9 @@
     python benchmarks/fuzz.py --inputs 100000 --out benchmarks/results
 
 Good files of every kind that is read from others (images, DICOM, manifests, configs, packaged
-models, weights, checkpoints, shards) and requests to the HTTP service are damaged: bits and bytes
-changed, pieces cut, doubled, moved between files, numbers put to their extremes. What reads them
-may take them or refuse them in words (`InputError`). Another error, a process that dies, more than
+models, weights and their cards, checkpoints, shards) and requests to the HTTP service are damaged:
+bits and bytes changed, pieces cut, doubled, moved between files, numbers put to their extremes.
+What reads them may take them or refuse them in words (`InputError`). Another error, a process that dies, more than
 5 s, or a file made by a pickle is a finding, told with the number that makes its input again. Work
 is done in processes that get 1 GiB of memory beyond what they begin with: an input that they stop
 for its time or memory is told as stopped. Readers of strangers' images work under the same bounds
@@ -37,6 +37,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import load, save
 
 from jernih.processes import ProcessDied, Processes
 from jernih.storage import write_json
@@ -177,11 +178,12 @@ class Kit:
     """Good files of every kind, in a folder; and what a pickle would make if it were run."""
 
     def __init__(self, root: Path) -> None:
-        from jernih.classifiers import load_classifier
+        from jernih.classifiers import load_classifier, save_classifier
         from jernih.data.manifest import Manifest, Record
         from jernih.defended import Defended
         from jernih.hub import write_defended
-        from jernih.purifiers import PURIFIERS
+        from jernih.purifiers import PURIFIERS, save_purifier
+        from jernih.weights import read_card
 
         self.root = root
         self.canary = root / "canary"
@@ -202,6 +204,12 @@ class Kit:
         classifier = load_classifier("test_efficientnet", ["a", "b"])
         purifier = PURIFIERS.create("conv-autoencoder", widths=[4]).eval()
         write_defended(Defended(classifier, purifier).eval(), root / "package")
+        (root / "weights").mkdir()
+        save_purifier(purifier, root / "weights" / "purifier.safetensors")
+        save_classifier(classifier, root / "weights" / "classifier.safetensors")
+        for name in ("purifier", "classifier"):
+            card = read_card(root / "weights" / f"{name}.safetensors")
+            (root / "weights" / f"{name}.json").write_text(json.dumps(card))
         (root / "config.yaml").write_text(
             "title: fuzz\nout: runs/fuzz\nsample:\n  source: {name: folder, path: files}\n"
             "  split: {val: 0.1, test: 0.2}\nmodify: {size: 32, crops: {0: 16}}\nmodel:\n"
@@ -282,6 +290,19 @@ def read_package(name: str, content: bytes, here: Path) -> None:
     read_defended(here / "package")
 
 
+def read_weights_file(name: str, content: bytes, here: Path) -> None:
+    """A file of weights, or the card in one: then the file around it is whole."""
+    from jernih.classifiers import restore_classifier
+    from jernih.purifiers import restore_purifier
+
+    file = here / "x.safetensors"
+    if name.endswith(".json"):
+        good = load((kit().root / "weights" / name).with_suffix(".safetensors").read_bytes())
+        content = save(good, {"jernih": content.decode("utf-8", "replace")})
+    file.write_bytes(content)
+    (restore_purifier if name.startswith("purifier") else restore_classifier)(file)
+
+
 def read_checkpoint(name: str, content: bytes, here: Path) -> None:
     from jernih.classifiers import load_classifier, restore_classifier
     from jernih.purifiers import restore_purifier
@@ -303,7 +324,8 @@ def read_checkpoint(name: str, content: bytes, here: Path) -> None:
 
 
 def read_shards(name: str, content: bytes, here: Path) -> None:
-    from jernih.bulk.archives import find_shards, read_shard
+    from jernih.bulk.archives import read_shard
+    from jernih.bulk.shards import find_shards
 
     file = here / f"x{Path(name).suffix}"
     file.write_bytes(content)
@@ -341,6 +363,7 @@ TARGETS: dict[str, Target] = {
     "manifests": (read_manifest, below("manifest"), 0.06),
     "configs": (read_config, lambda kit: {"x.yaml": (kit.root / "config.yaml").read_bytes()}, 0.1),
     "packaged models": (read_package, below("package"), 0.03),
+    "weights": (read_weights_file, below("weights"), 0.04),
     "pickles as weights": (read_checkpoint, lambda kit: pickles(kit), 0.01),
     "shards": (read_shards, lambda kit: {"x.tar": (kit.root / "shard.tar").read_bytes()}, 0.05),
 }

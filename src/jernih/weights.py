@@ -39,7 +39,11 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the plain data that :func:`write_weights` put beside the tensors."""
     with safe_open(Path(path), framework="pt") as file:
-        card = json.loads((file.metadata() or {}).get("jernih", "{}"))
+        text = (file.metadata() or {}).get("jernih", "{}")
+    try:
+        card = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"weights {path}", "a card in JSON in its header", error) from None
     if not isinstance(card, dict):
         raise InputError(f"weights {path}", "a card of key and value pairs", type(card).__name__)
     return card

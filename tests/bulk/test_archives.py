@@ -12,7 +12,8 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from jernih.bulk.archives import Entry, Shard, Writer, encoded, find_shards, read_shard
+from jernih.bulk.archives import Entry, Writer, encoded, read_shard
+from jernih.bulk.shards import Shard, check_apart, find_shards
 from jernih.data.images import UnreadableImage
 from jernih.randomness import generator
 from jernih.validate import InputError
@@ -100,6 +101,70 @@ def test_names_lead_nowhere_else(tmp_path: Path) -> None:
         writer.add(entry, PNGS[1])
     writer.close()
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["s.tar", "s.tar"]
+
+
+def test_files_that_differ_by_their_ending_alone_keep_it(tmp_path: Path) -> None:
+    """Else the second one's result would replace the first one's."""
+    (tmp_path / "in").mkdir()
+    for name in ("x.png", "x.jpg", "y.png"):
+        (tmp_path / "in" / name).write_bytes(PNGS[0])
+    assert [entry.name for entry in entries(tmp_path / "in")] == ["x.jpg", "x.png", "y"]
+    (tmp_path / "in" / "x.jpg.png").write_bytes(PNGS[0])
+    with pytest.raises(InputError, match="names of their own"):
+        find_shards(str(tmp_path / "in"))
+
+
+def test_two_images_of_one_name_in_a_tar_are_refused(tmp_path: Path) -> None:
+    both = write_tar(tmp_path / "both.tar", {"a.png": PNGS[0], "a.jpg": PNGS[1]})
+    with pytest.raises(InputError, match=r"one image of a name; got a\.png, a\.jpg"):
+        entries(both)
+    twice = tmp_path / "twice.tar"
+    with tarfile.open(twice, "w") as archive:
+        for content in PNGS[:2]:
+            member = tarfile.TarInfo("a.png")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    with pytest.raises(InputError, match=r"each name once; got a\.png again"):
+        entries(twice)
+
+
+def test_a_shard_that_has_changed_is_another(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "s.tar", {"a.png": PNGS[0]})
+    (before,) = find_shards(str(path))
+    assert find_shards(str(path)) == [before]
+    write_tar(path, {"a.png": PNGS[0], "b.png": PNGS[1]})
+    (after,) = find_shards(str(path))
+    assert (after.name, after.version != before.version) == (before.name, True)
+
+
+def test_results_lie_apart_from_the_source(tmp_path: Path) -> None:
+    write_tar(tmp_path / "in" / "s.tar", {"a.png": PNGS[0]})
+    source = str(tmp_path / "in")
+    for out in (source, f"{source}/", f"{source}/out", f"file://{source}"):
+        with pytest.raises(InputError, match="apart from the source"):
+            check_apart(source, out)
+    with pytest.raises(InputError, match="apart from the source"):
+        check_apart(f"{source}/*.tar", source)
+    for out in (f"{source}-restored", str(tmp_path), "memory://in"):
+        check_apart(source, out)
+
+
+def test_columns_that_begin_without_values_keep_their_type(tmp_path: Path) -> None:
+    """More rows than are written at once, and the first of them tell no type."""
+    count = 70
+    table = pa.table(
+        {"image": [PNGS[0]] * count, "note": pa.array([None] * (count - 1) + ["x"], pa.string())}
+    )
+    (tmp_path / "in").mkdir()
+    parquet.write_table(table, tmp_path / "in" / "part.parquet")
+    (shard,) = find_shards(str(tmp_path / "in"))
+    writer = Writer(shard, str(tmp_path / "out"))
+    for entry in read_shard(shard):
+        writer.add(entry, PNGS[1])
+    writer.close()
+    again = parquet.read_table(tmp_path / "out" / "part.parquet")
+    assert again["note"].to_pylist() == [None] * (count - 1) + ["x"]
+    assert again["image"].to_pylist() == [PNGS[1]] * count
 
 
 def test_what_is_no_archive(tmp_path: Path) -> None:

@@ -89,6 +89,23 @@ def test_goes_on_with_what_is_lacking(archive: Path, tmp_path: Path) -> None:
         purify_archive(str(archive), str(out), "jernih-s-chest-xray")
 
 
+def test_does_a_shard_again_that_has_changed(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    for name in ("a", "b"):
+        write_tar(source / f"{name}.tar", {"0.png": PNGS[0]})
+    purify_archive(str(source), str(out))
+    write_tar(source / "b.tar", {"0.png": PNGS[0], "1.png": PNGS[1]})
+    again = purify_archive(str(source), str(out))
+    assert (again.kept, again.images) == (1, 3)
+
+
+def test_a_store_that_fails_is_no_damaged_shard(archive: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "s1.tar").mkdir(parents=True)  # what is in the way of a file
+    with pytest.raises(OSError, match=r"shard s1\.tar"):
+        purify_archive(str(archive), str(out))
+
+
 class Labelled(Dataset[tuple[Tensor, int, int]]):
     """The images of the first shard, which all are labelled."""
 

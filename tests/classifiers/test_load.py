@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from jernih.classifiers import load_classifier, restore_classifier, save_classifier
 from jernih.data.images import read_image
 from jernih.data.modify import Prepare
+from jernih.purifiers import restore_purifier
 from jernih.validate import InputError
 from jernih.weights import write_weights
 from tests.conftest import TinyNet
@@ -127,6 +128,15 @@ def test_a_weights_file_reads_no_other(change: dict[str, Any], told: str, tmp_pa
     file = write_weights(tmp_path / "stranger.safetensors", nn.Linear(1, 1), card)
     with pytest.raises(InputError, match=told):
         restore_classifier(file)
+
+
+@pytest.mark.parametrize("text", ["{", "", '{"name": "x"', "[" * 100_000, "[1]", "\x00"])
+def test_a_damaged_card_is_named(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "c.safetensors"
+    save_file({"x": torch.zeros(1)}, file, metadata={"jernih": text})
+    for restore in (restore_classifier, restore_purifier):
+        with pytest.raises(InputError, match=r"weights .*c\.safetensors"):
+            restore(file)
 
 
 def test_head_of_another_size_keeps_initial_values(tmp_path: Path) -> None:

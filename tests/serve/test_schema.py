@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -48,8 +48,16 @@ def test_every_operation_is_tried(operations: dict[str, Any]) -> None:
     # The others take nothing that could be wrong.
     + [(name, "negative") for name in OPERATIONS if name.startswith("POST")],
 )
-def test_as_its_description_says(name: str, mode: str, operations: dict[str, Any]) -> None:
-    """No 5xx, in time, and status, content type and body as they are described."""
+def test_as_its_description_says(
+    name: str,
+    mode: str,
+    operations: dict[str, Any],
+    record_property: Callable[[str, object], None],
+) -> None:
+    """No 5xx, in time, and status, content type and body as they are described.
+
+    How many requests were made stands in the file of `--junitxml`.
+    """
     operation = operations[name]
     seen: list[int] = []
     # Random bytes are a well-formed request, and still no image.
@@ -75,6 +83,7 @@ def test_as_its_description_says(name: str, mode: str, operations: dict[str, Any
         seen.append(response.status_code)
 
     tried()
+    record_property("requests", len(seen))
     assert len(seen) >= (EXAMPLES if mode == "negative" else 1)
     if mode == "negative" and len(without) == 1:
         assert [status for status in seen if 400 <= status < 500]

@@ -1,9 +1,4 @@
-"""Shards of an archive: what is read of them one by one, and how they are written again.
-
-A shard is the piece of work that is done as a whole: a tar file in the layout of WebDataset, a
-Parquet file, or a number of the files of a folder. Paths may be local or what fsspec understands
-(``s3://…``, ``gs://…``, ``memory://…``).
-"""
+"""What is read of a shard, image by image, and how it is written again."""
 
 from __future__ import annotations
 
@@ -15,38 +10,18 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import fsspec
 import torch
 from torch import Tensor
 
+from jernih.bulk.shards import IMAGES, Shard, below
 from jernih.data.images import read_image, write_png
 from jernih.storage import fingerprint
 from jernih.validate import InputError
 
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".dcm")
-FILES_A_SHARD = 256
 ROWS_AT_ONCE = 64
-
-Kind = Literal["tar", "parquet", "folder"]
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A piece of an archive.
-
-    Attributes:
-        name: its name, under which its outcome is kept.
-        kind: what it is.
-        paths: the file, or the files of a folder.
-        root: what the names of a folder's files are relative to.
-    """
-
-    name: str
-    kind: Kind
-    paths: tuple[str, ...]
-    root: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,56 +54,6 @@ class Entry:
             return read_image(file.name)
 
 
-def find_shards(source: str) -> list[Shard]:
-    """The shards of an archive, by name.
-
-    Args:
-        source: a tar or Parquet file, a folder of either (they are looked for first) or of images,
-            or a pattern with ``*``.
-
-    Raises:
-        InputError: for a source that has none of these.
-    """
-    system, place = fsspec.core.url_to_fs(source)
-    if any(sign in place for sign in "*?["):
-        found = sorted(system.glob(place))
-        root = place.split("*")[0].rpartition("/")[0]
-    elif system.isdir(place):
-        found, root = sorted(system.find(place)), place
-    elif system.isfile(place):
-        found, root = [place], str(PurePosixPath(place).parent)
-    else:
-        raise InputError("source", "an existing archive", source)
-    for kind, endings in (("tar", (".tar",)), ("parquet", (".parquet",))):
-        files = [file for file in found if file.endswith(endings)]
-        if files:
-            return [
-                Shard(_below(file, root), kind, (system.unstrip_protocol(file),))  # type: ignore[arg-type]
-                for file in files
-            ]
-    files = [file for file in found if file.lower().endswith(IMAGES)]
-    if not files:
-        wanted = "tar shards, Parquet files or images"
-        raise InputError("source", wanted, f"none in {source}")
-    return [
-        Shard(
-            f"files-{start // FILES_A_SHARD:06d}",
-            "folder",
-            tuple(system.unstrip_protocol(file) for file in files[start : start + FILES_A_SHARD]),
-            root,
-        )
-        for start in range(0, len(files), FILES_A_SHARD)
-    ]
-
-
-def _below(file: str, root: str) -> str:
-    name = file.removeprefix(root).lstrip("/")
-    # Names come from outside: none may lead out of the folder of results.
-    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-        raise InputError("source", "files below its folder", file)
-    return name
-
-
 def read_shard(shard: Shard) -> Iterator[Entry]:
     """The images of a shard in order, one at a time.
 
@@ -144,9 +69,10 @@ def read_shard(shard: Shard) -> Iterator[Entry]:
             with fsspec.open(path, "rb") as stream:
                 content = stream.read()
             _, place = fsspec.core.url_to_fs(path)
-            below = PurePosixPath(_below(place, shard.root))
-            label = below.parts[-2] if len(below.parts) > 1 else None
-            yield Entry(str(below.with_suffix("")), content, below.suffix.lower(), label)
+            file = PurePosixPath(below(place, shard.root))
+            label = file.parts[-2] if len(file.parts) > 1 else None
+            name = file if path in shard.twins else file.with_suffix("")
+            yield Entry(str(name), content, file.suffix.lower(), label)
 
 
 def _read_tar(path: str) -> Iterator[Entry]:
@@ -166,20 +92,26 @@ def _read_tar(path: str) -> Iterator[Entry]:
                 stem, _, ending = base.partition(".")
                 name = f"{folder}/{stem}" if folder else stem
                 if name != key and members:
-                    yield from _of_members(key, members)
+                    yield from _of_members(path, key, members)
                     members = {}
                 key = name
+                if f".{ending.lower()}" in members:
+                    raise InputError(f"shard {path}", "each name once", f"{member.name} again")
                 members[f".{ending.lower()}"] = opened.read()
     except (tarfile.TarError, EOFError, OSError) as error:
         raise InputError(f"shard {path}", "a whole tar file", error) from None
     if members:
-        yield from _of_members(key, members)
+        yield from _of_members(path, key, members)
 
 
-def _of_members(name: str, members: dict[str, bytes]) -> Iterator[Entry]:
-    ending = next((ending for ending in members if ending in IMAGES), None)
-    if ending is None:
+def _of_members(path: str, name: str, members: dict[str, bytes]) -> Iterator[Entry]:
+    endings = [ending for ending in members if ending in IMAGES]
+    if not endings:
         return
+    if len(endings) > 1:  # their results would have one name
+        alike = ", ".join(name + ending for ending in endings)
+        raise InputError(f"shard {path}", "one image of a name", alike)
+    (ending,) = endings
     label: str | int | None = None
     if ".cls" in members:
         text = members[".cls"].decode("utf-8", "replace").strip()
@@ -265,12 +197,9 @@ class Writer:
 
         if not self.rows:
             return
-        piece = pa.Table.from_pylist(
-            self.rows, schema=None if self.table is None else self.table.schema
-        )
         if self.table is None:
-            self.table = parquet.ParquetWriter(self.buffer, piece.schema)
-        self.table.write_table(piece)
+            self.table = parquet.ParquetWriter(self.buffer, _schema(self.shard.paths[0]))
+        self.table.write_table(pa.Table.from_pylist(self.rows, schema=self.table.schema))
         self.rows = []
 
     def close(self) -> None:
@@ -287,6 +216,16 @@ class Writer:
         self.buffer.seek(0)
         put(f"{self.out}/{self.shard.name}", self.buffer)
         self.buffer.close()
+
+
+def _schema(path: str) -> Any:
+    """A Parquet file's columns, with images as bytes: the first rows may not tell their types."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    with fsspec.open(path, "rb") as stream:
+        schema = parquet.read_schema(stream).remove_metadata()
+    return schema.set(schema.get_field_index("image"), pa.field("image", pa.binary()))
 
 
 def put(target: str, content: bytes | IO[bytes]) -> None:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from jernih.assess.survey import SurveyPlan, measure_survey, name_cells, sum_up
 from jernih.assess.survey_result import Survey
-from jernih.bulk.archives import Entry, Shard, Writer, encoded, find_shards, read_shard
+from jernih.bulk.archives import Entry, Writer, encoded, read_shard
 from jernih.bulk.archives import put as put_file
+from jernih.bulk.shards import Shard, check_apart, find_shards
 from jernih.data.images import UnreadableImage
 from jernih.defended import Defended
 from jernih.hub import read_defended
@@ -64,7 +65,8 @@ def purify_archive(
     """Restore all images of an archive into one like it, with the images as PNG.
 
     Shards are done independently, each as a whole: the outcome does not depend on the number of
-    workers, and after an interruption the same call goes on with the shards that are lacking.
+    workers, and after an interruption the same call goes on with the shards that are lacking or
+    have changed since.
 
     Args:
         source: tar shards, Parquet files or a folder of images, local or remote
@@ -77,8 +79,9 @@ def purify_archive(
         progress: called with shards done and shards in all.
 
     Raises:
-        InputError: for a source without images, results of other weights in ``out``, a damaged
-            shard, and where Ray is not installed.
+        InputError: for a source without images, results of other weights in ``out``, an ``out``
+            within the source, a damaged shard, and where Ray is not installed.
+        OSError: where a shard cannot be read or written, such as on a full disk.
     """
     purifier = restore_purifier(weights or "jernih-s-imagenet")
     digest = fingerprint([purifier.describe(), _state_digest(purifier)])
@@ -154,21 +157,30 @@ def _done(
     """Do the shards that are lacking, and say what became of all."""
     if workers < 1:
         raise InputError("workers", "at least 1", workers)
+    check_apart(source, out)
     shards = find_shards(source)
     mark = fingerprint(settings)
     known = {shard.name: _record(out, shard.name) for shard in shards}
     for name, record in known.items():
         if record is not None and record.get("settings") != mark:
             raise InputError("out", "an empty folder, or results of the same settings", name)
-    lacking = [shard for shard in shards if known[shard.name] is None]
+    lacking = [
+        shard
+        for shard in shards
+        if (record := known[shard.name]) is None or record.get("version") != shard.version
+    ]
+    versions = {shard.name: shard.version for shard in shards}
     kept = len(shards) - len(lacking)
     if progress is not None:
         progress(kept, len(shards))
     for number, row in enumerate(_rows(worker, {**options, "out": out}, lacking, workers, gpus), 1):
+        if row["failed"]:
+            raise OSError(f"shard {row['name']}: {row['failed']}")
         if row["error"]:
             raise InputError(f"shard {row['name']}", "one that can be read", row["error"])
         record = {
             "settings": mark,
+            "version": versions[row["name"]],
             "images": int(row["images"]),
             "unreadable": json.loads(row["unreadable"]),
         }
@@ -223,18 +235,22 @@ class _Worker:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         held = json.loads(str(row["shard"]))
-        shard = Shard(held["name"], held["kind"], tuple(held["paths"]), held["root"])
+        lists = {name: tuple(held[name]) for name in ("paths", "twins")}
+        shard = Shard(**{**held, **lists})
         unreadable: dict[str, str] = {}
-        images, error = 0, ""
+        images, error, failed = 0, "", ""
         try:
             images = self.work(shard, unreadable)
         except InputError as problem:  # Ray would wrap it
             error = str(problem)
+        except OSError as problem:  # a full disk, a store that does not answer
+            failed = str(problem)
         return {
             "name": shard.name,
             "images": images,
             "unreadable": json.dumps(unreadable),
             "error": error,
+            "failed": failed,
         }
 
     def work(self, shard: Shard, unreadable: dict[str, str]) -> int:
