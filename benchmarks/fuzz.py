@@ -5,11 +5,11 @@
 Good files of every kind that is read from others (images, DICOM, manifests, configs, packaged
 models, weights and their cards, checkpoints, shards) and requests to the HTTP service are damaged:
 bits and bytes changed, pieces cut, doubled, moved between files, numbers put to their extremes.
-What reads them may take them or refuse them in words (`InputError`). Another error, a process that dies, more than
-5 s, or a file made by a pickle is a finding, told with the number that makes its input again. Work
-is done in processes that get 1 GiB of memory beyond what they begin with: an input that they stop
-for its time or memory is told as stopped. Readers of strangers' images work under the same bounds
-(`jernih.data.untrusted`), so there that is a refusal.
+What reads them may take them or refuse them in words (`InputError`). Another error, a process that
+dies, more than 5 s, or a file made by a pickle is a finding, told with the number that makes its
+input again. Work is done in processes that get 1 GiB of memory beyond what they begin with: an
+input that they stop for its time or memory is told as stopped. Readers of strangers' images work
+under the same bounds (`jernih.data.untrusted`), so there that is a refusal.
 """
 
 from __future__ import annotations

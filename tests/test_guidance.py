@@ -207,8 +207,8 @@ def test_learns_to_recognise_before_it_meets_the_classifier(
         rows = list(csv.DictReader(file))
     # Validation goes through both in every epoch, training from the one after those.
     batches, looks = len(data.train) // 4, -(-len(data.val) // 4)
-    an_epoch = ["_Judge"] * batches + ["Sequential", "_Judge"] * looks
-    assert attacked == 6 * an_epoch + ["Sequential"] * batches + ["Sequential", "_Judge"] * looks
+    an_epoch = ["Judge"] * batches + ["Sequential", "Judge"] * looks
+    assert attacked == 6 * an_epoch + ["Sequential"] * batches + ["Sequential", "Judge"] * looks
     recognised = [float(row["val_recognised_accuracy"]) for row in rows]
     assert max(recognised) == 1
     assert any(

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,11 +17,9 @@ from jernih.randomness import generator, seeded
 from jernih.train.adversarial_set import AdversarialSet
 from jernih.train.base import Batch, Task, TrainingData, fit
 from jernih.train.guidance import Guide, Seen
+from jernih.train.judge import Judge
+from jernih.train.pictures import show
 from jernih.validate import InputError
-
-SHOWN = 4
-"""Images that TensorBoard is shown after each epoch."""
-STRONGER = 10
 
 
 def fit_purifier(
@@ -86,19 +83,6 @@ def fit_purifier(
     return fit(task, data, settings, folder, seed, device, show_progress)
 
 
-class _Judge(nn.Module):
-    """Tells the class of an image by a purifier's features, with a linear layer of its own."""
-
-    def __init__(self, purifier: Purifier, classes: int) -> None:
-        super().__init__()
-        self.purifier = [purifier]  # in a list: trained as the task's model, not again as a part
-        self.layer = nn.Linear(purifier.feature_count, classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.layer(self.purifier[0].features(images))
-        return logits
-
-
 class _PurifierTask(Task):
     def __init__(
         self,
@@ -138,7 +122,7 @@ class _PurifierTask(Task):
                     "guidance.recognise", "0 for a purifier without features", guidance.recognise
                 )
             with seeded(seed, "judge"):
-                self.judge = _Judge(purifier, len(classifier.classes))
+                self.judge = Judge(purifier, len(classifier.classes))
 
     def on_fit_start(self) -> None:
         self.target[0].to(self.device)
@@ -264,7 +248,7 @@ class _PurifierTask(Task):
             batch, choice, source, self.prepared[1] if self.prepared else None, seen
         )
         if batch_idx == 0:
-            self._show(images, attacked)
+            show(self, images, attacked)
         values = self._values(attacked, images, labels, seen)
         share = self.guidance.through_share if self.guidance and self.through else 0.0
         if share:
@@ -280,18 +264,6 @@ class _PurifierTask(Task):
                 right = self.judge(attacked).argmax(1) == labels
                 values["val_recognised_accuracy"] = right.float().mean()
         self.record(values, len(images))
-
-    def _show(self, images: Tensor, attacked: Tensor) -> None:
-        """For TensorBoard: some validation images, attacked, restored, and what was taken away."""
-        if not isinstance(self.logger, TensorBoardLogger):
-            return
-        clean, shown = images[:SHOWN], attacked[:SHOWN]
-        restored = self.model(shown)
-        taken = (0.5 + STRONGER * (shown - restored)).clamp(0, 1)
-        rows = [torch.cat(list(row), 2) for row in (clean, shown, restored, taken)]
-        picture = torch.cat(rows, 1).detach().float().cpu()
-        title = f"clean, attacked, restored, taken away ×{STRONGER}"
-        self.logger.experiment.add_image(title, picture, self.current_epoch)
 
     def _values(
         self, attacked: Tensor, images: Tensor, labels: Tensor, seen: Seen | None
