@@ -16,7 +16,7 @@ from tests.docs.pages import ROOT, blocks
 
 READMES = (ROOT / "README.md", ROOT / "README.id.md")
 PICTURE = ROOT / "docs" / "assets" / "restored.png"
-COLUMNS = ("jernih-s-imagenet", "jernih-s-chest-xray")
+COLUMNS = ("jernih-s-imagenet", "jernih-s-chest-xray", "jernih-r-chest-xray")
 ROWS = [
     ("clean", "no attack"),
     ("clean through purifier", "no attack"),
@@ -25,10 +25,11 @@ ROWS = [
     ("restored", "oblivious pgd-10, L∞ ≤ 0.01"),
     ("restored", "oblivious mi-fgsm-10, L∞ ≤ 0.03"),
     ("restored", "adaptive fgsm, L∞ ≤ 0.01"),
-    ("restored", "adaptive apgd-50|20, L∞ ≤ 0.002"),
-    ("restored", "adaptive apgd-50|20, L∞ ≤ 0.01"),
+    ("restored", "adaptive apgd-50|20|-, L∞ ≤ 0.002"),
+    ("restored", "adaptive apgd-50|20|100, L∞ ≤ 0.01"),
+    ("restored", "adaptive apgd--|-|100, L∞ ≤ 0.03"),
 ]
-"""What the table shows; where the columns differ in steps, those of each."""
+"""What the table shows; where the columns differ in steps, those of each, "-" where none are."""
 WORDS = {
     "README.md": {"clean": "clean", "attacked": "attacked", "restored": "restored"},
     "README.id.md": {"clean": "bersih", "attacked": "diserang", "restored": "dipulihkan"},
@@ -38,17 +39,19 @@ WORDS = {
 def table(readme: Path) -> list[list[str]]:
     """The cells of the results, without the head."""
     text = readme.read_text(encoding="utf-8")
-    (found,) = re.findall(r"^\|.*\|\n\|-\|-\|-\|-\|\n((?:\|.*\|\n)+)", text, re.MULTILINE)
+    (found,) = re.findall(r"^\|.*\|\n\|-\|-\|-\|-\|-\|\n((?:\|.*\|\n)+)", text, re.MULTILINE)
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in found.splitlines()]
 
 
 def threat_in(threat: str, column: int) -> str:
     """The threat model as the card of a column names it."""
-    return re.sub(r"(\d+)\|(\d+)", lambda steps: steps[column + 1], threat)
+    return re.sub(r"(\d+|-)\|(\d+|-)\|(\d+|-)", lambda steps: steps[column + 1], threat)
 
 
 def measured(card: dict[str, Any], images: str, threat: str) -> str:
     """A card's figure as the table writes it."""
+    if "--," in threat:
+        return "–"
     (row,) = [r for r in card["figures"] if (r["images"], r["threat"]) == (images, threat)]
     assert row["level"] == 0.95
     share, low, high = (100 * row[name] for name in ("accuracy", "low", "high"))
@@ -70,10 +73,11 @@ def test_the_results_are_those_of_the_cards(readme: Path) -> None:
             continue
         told = cells[1].replace("*", "").lower()
         knowledge, attack = threat.partition(",")[0].split()
-        name, *steps = re.split(r"-(?=\d)|\|", attack)
+        name, *steps = re.split(r"-(?=[\d-])|\|", attack)
         assert told.startswith(f"{knowledge} {name}"), cells
         assert told.endswith(threat.partition(", ")[2].lower()), cells
-        assert re.findall(r"\d+", told.partition(name)[2].partition("l∞")[0]) == steps, cells
+        found = re.findall(r"\d+", told.partition(name)[2].partition("l∞")[0])
+        assert found == [count for count in steps if count.strip("-")], cells
 
 
 def test_adaptive_attackers_are_in_the_table() -> None:
