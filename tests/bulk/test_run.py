@@ -21,7 +21,7 @@ from jernih.defended import Defended
 from jernih.hub import write_defended
 from jernih.purifiers import restore_purifier
 from jernih.purify_files import restore_any_size
-from jernih.storage import sha256_file
+from jernih.storage import fingerprint, sha256_file
 from jernih.validate import InputError
 from tests.bulk.test_archives import PICTURES, PNGS, write_tar
 
@@ -101,7 +101,9 @@ def test_does_a_shard_again_that_has_changed(tmp_path: Path) -> None:
 
 def test_a_store_that_fails_is_no_damaged_shard(archive: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    (out / "s1.tar").mkdir(parents=True)  # what is in the way of a file
+    shard = out / "s1.tar"
+    # A folder in the way of the file that the shard is first written to.
+    Path(f"{shard}.{fingerprint(str(shard))[:8]}.tmp").mkdir(parents=True)
     with pytest.raises(OSError, match=r"shard s1\.tar"):
         purify_archive(str(archive), str(out))
 
