@@ -56,7 +56,8 @@ def find_shards(source: str) -> list[Shard]:
         InputError: for a source that has none of these.
     """
     system, place = fsspec.core.url_to_fs(source)
-    found, root = _listed(system, place)
+    root = _root(system, place)
+    found = _listed(system, place, root)
     for kind, endings in (("tar", (".tar",)), ("parquet", (".parquet",))):
         files = [file for file in found if file.endswith(endings)]
         if files:
@@ -98,25 +99,37 @@ def check_apart(source: str, out: str) -> None:
     """
     system, place = fsspec.core.url_to_fs(source)
     other, target = fsspec.core.url_to_fs(out)
-    _, root = _listed(system, place)
+    root = _root(system, place)  # listing all files a second time would take long
     here, there = (f"{at.rstrip('/')}/" for at in (root, target))
     within = system.isdir(place) and there.startswith(here)
     if type(system) is type(other) and (here == there or within):
         raise InputError("out", "a folder apart from the source", out)
 
 
-def _listed(system: Any, place: str) -> tuple[dict[str, dict[str, Any]], str]:
-    """The files of a source with what the store says of them, and what names are relative to."""
-    if any(sign in place for sign in "*?["):
+def _root(system: Any, place: str) -> str:
+    """What the names of a source's files are relative to."""
+    if _is_pattern(place):
+        return place.split("*")[0].rpartition("/")[0]
+    if system.isdir(place):
+        return place
+    if system.isfile(place):
+        return str(PurePosixPath(place).parent)
+    raise InputError("source", "an existing archive", system.unstrip_protocol(place))
+
+
+def _is_pattern(place: str) -> bool:
+    return any(sign in place for sign in "*?[")
+
+
+def _listed(system: Any, place: str, root: str) -> dict[str, dict[str, Any]]:
+    """The files of a source, with what the store says of them."""
+    if _is_pattern(place):
         found = system.glob(place, detail=True)
-        root = place.split("*")[0].rpartition("/")[0]
-    elif system.isdir(place):
-        found, root = system.find(place, detail=True), place
-    elif system.isfile(place):
-        found, root = {place: system.info(place)}, str(PurePosixPath(place).parent)
+    elif place == root:
+        found = system.find(place, detail=True)
     else:
-        raise InputError("source", "an existing archive", system.unstrip_protocol(place))
-    return dict(sorted(found.items())), root
+        found = {place: system.info(place)}
+    return dict(sorted(found.items()))
 
 
 def _version(found: dict[str, dict[str, Any]], files: list[str], root: str) -> str:
