@@ -131,6 +131,28 @@ def test_the_end_does_not_wait_for_work() -> None:
         made.do(begun)
 
 
+def test_the_end_and_the_work_do_not_close_a_line_twice() -> None:
+    for turn in range(8):
+        made = Processes(2, begin, (1,))
+        made.do(begun)
+        ends: list[BaseException] = []
+
+        def work(made: Processes = made, ends: list[BaseException] = ends) -> None:
+            try:
+                made.do(time.sleep, 60)
+            except BaseException as error:
+                ends.append(error)
+
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.04 * turn)
+        made.close()
+        for thread in threads:
+            thread.join(30)
+        assert [type(end) for end in ends] == 3 * [ProcessDied]
+
+
 def test_a_start_that_fails_says_why() -> None:
     made = Processes(1, refuse)
     try:

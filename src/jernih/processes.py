@@ -113,7 +113,8 @@ class Processes:
                 if code != -signal.SIGKILL or attempt == self.tries or self._closed:
                     raise ProcessDied from None
             finally:
-                if process is not None and self.tasks and process.done >= self.tasks:
+                worn = self._closed or (self.tasks and process and process.done >= self.tasks)
+                if process is not None and worn:
                     self._end(process)
                     process = None
                 self._free.put(process)
@@ -122,8 +123,17 @@ class Processes:
     def close(self) -> None:
         """End the processes; what they work on is given up."""
         self._closed = True
+        # Those at work are only killed here: whoever waits for the work ends them, and no line is
+        # closed or read by two threads.
         for process in tuple(self._all):
-            self._end(process)
+            process.kill()
+        free: list[_Process | None] = []
+        with suppress(queue.Empty):
+            while True:
+                free.append(self._free.get_nowait())
+        for idle in free:
+            self._end(idle)
+            self._free.put(None)
 
     def _new(self) -> _Process:
         if self._closed:
@@ -131,6 +141,8 @@ class Processes:
         process = _Process(self._context, self._begin)
         self._all.add(process)
         try:
+            if self._closed:  # since it was asked for
+                raise ProcessDied
             process.begin()
         except TimeoutError:
             self._end(process)
@@ -173,11 +185,15 @@ class _Process:
         self.done += 1
         return self._answer(seconds)
 
+    def kill(self) -> None:
+        """Kill it; its line stays with whoever waits at it."""
+        with suppress(OSError, ValueError):
+            self._process.kill()
+
     def end(self) -> int | None:
         """End it at once; its exit status."""
         self._process.join(0.2 if not self._process.is_alive() else 0)
-        with suppress(OSError, ValueError):
-            self._process.kill()
+        self.kill()
         self._process.join(5)
         code: int | None = self._process.exitcode
         self._line.close()
