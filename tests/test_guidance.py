@@ -258,6 +258,46 @@ def test_further_attacks_and_bounds(
     assert {bounds for name, bounds in asked if name == "pgd"} == {(0.02,), (0.2,)}
 
 
+def test_validation_looks_at_all_attacks(
+    tmp_path: Path, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each validation image is attacked by each attack once, at its bound; losses are averaged."""
+    shown: dict[str, list[tuple[Tensor, float]]] = {"fgsm": [], "pgd": []}
+    for unit in (FGSM, PGD):
+
+        def doing(
+            self: Any, model: Any, images: Any, labels: Any, bounds: Any, **more: Any
+        ) -> list[Tensor]:
+            shown[self.name] += [(image, float(bounds[0])) for image in images]
+            # One of them destroys the image, so that the mean tells which of them were looked at.
+            return [torch.zeros_like(images) if self.name == "pgd" else images for _ in bounds]
+
+        monkeypatch.setattr(unit, "perturb", doing)
+    losses = {}
+    for name, attacks in {"one": (), "two": (Unit.model_validate({"name": "pgd"}),)}.items():
+        with seeded(0):
+            classifier = Classifier(Edges(), ["a", "b"]).eval()
+            purifier = UNet(widths=(8,), blocks=(1,))
+        history = fit_purifier(
+            purifier,
+            classifier,
+            FGSM(),
+            [0.05],
+            data,
+            Training(epochs=1, batch_size=4, lr=1e-12),
+            tmp_path / name,
+            guidance=Guidance(epsilons=(0.02, 0.2), attacks=attacks, logits=0, pixel_weight=1),
+        )
+        with history.open(encoding="utf-8") as file:
+            losses[name] = float(next(csv.DictReader(file))["val_loss"])
+    images = torch.stack([data.val[k][0] for k in range(len(data.val))])
+    for k, image in enumerate(images):
+        bounds = [bound for one, bound in shown["pgd"] if torch.equal(one, image)]
+        assert bounds == [(0.02, 0.2)[k % 2]]
+    assert losses["one"] == pytest.approx(0, abs=1e-6)
+    assert losses["two"] == pytest.approx(float(images.square().mean()) / 2, rel=1e-3)
+
+
 def test_the_rate_rises_and_falls(tmp_path: Path, data: TrainingData) -> None:
     seen: list[float] = []
 

@@ -153,14 +153,14 @@ class Guidance(Section):
     further images to train with, which asks for predicted labels. ``layers`` weighs the maps of so
     many convolutions of the classifier, evenly spread. ``epsilons`` are bounds to train with
     instead of the model's, ``attacks`` further attacks, of which each batch gets one or the
-    model's. With ``balanced`` each class is drawn as often as the others: else a net trained
-    against its attacker learns to save the commonest class. Before epoch ``since`` the training
-    weighs pixels alone, which teaches the network to let images pass; epochs are validated by the
-    whole loss from the first on. Before epoch ``recognise`` a purifier that has features of the
-    image as a whole learns, against the attack ``through`` made on them and a linear layer, to tell
-    the label by them, and to give the image back; it takes no pass through the classifier and gives
-    attacks through both a start that holds. The layer goes on learning beside the rest, and is not
-    kept.
+    model's, and validation all. With ``balanced`` each class is drawn as often as the others: else
+    a net trained against its attacker learns to save the commonest class. Before epoch ``since``
+    the training weighs pixels alone, which teaches the network to let images pass; epochs are
+    validated by the whole loss from the first on. Before epoch ``recognise`` a purifier that has
+    features of the image as a whole learns, against the attack ``through`` made on them and a
+    linear layer, to tell the label by them, and to give the image back; it takes no pass through
+    the classifier and gives attacks through both a start that holds. The layer goes on learning
+    beside the rest, and is not kept.
     """
 
     pixel: Literal["mse", "l1", "charbonnier", "ms-ssim"] = "mse"

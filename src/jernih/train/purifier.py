@@ -174,6 +174,24 @@ class _PurifierTask(Task):
             self.train(was)
         return self._but_clean(made[0], images, choice)
 
+    def _each(
+        self,
+        attack: Attack,
+        images: Tensor,
+        labels: Tensor,
+        choice: Tensor,
+        source: torch.Generator,
+    ) -> Tensor:
+        """Each image attacked at the bound of its choice alone."""
+        made = images.clone()
+        for bound, eps in enumerate(self.epsilons):
+            its = (choice == bound).nonzero().flatten().to(images.device)
+            if len(its):
+                made[its] = attack.perturb(
+                    self.target[0], images[its], labels[its], [eps], generator=source
+                )[0]
+        return made
+
     @property
     def _recognises(self) -> bool:
         """Whether this epoch is one of those in which the purifier learns to recognise."""
@@ -249,11 +267,13 @@ class _PurifierTask(Task):
         )
         if batch_idx == 0:
             show(self, images, attacked)
-        values = self._values(attacked, images, labels, seen)
+        told = self._told(labels, seen)
+        each = [self._each(attack, images, told, choice, source) for attack in self.attacks]
+        found = [self._values(made, images, labels, seen) for made in (attacked, *each)]
+        values = {name: torch.stack([one[name] for one in found]).mean() for name in found[0]}
         share = self.guidance.through_share if self.guidance and self.through else 0.0
         if share:
             # At the largest bound: a net that holds there holds within.
-            told = self._told(labels, seen)
             attacked = self._through(images, told, choice, max(self.epsilons), source)
             through = self._values(attacked, images, labels, seen)
             values["val_loss"] = (1 - share) * values["val_loss"] + share * through["val_loss"]
