@@ -294,6 +294,10 @@ def test_takes_weights_that_come_with_the_package(tmp_path: Path) -> None:
     purifier = Pipeline(small_run(tmp_path, **changes)).model().purifier
     images = torch.rand(2, 3, 32, 32, generator=generator("shipped"))
     assert torch.equal(purifier(images), restore_purifier("jernih-s-imagenet")(images))
+    changes["model.purifier"] = {"name": "jernih-s", "strength": 0.5}
+    purifier = Pipeline(small_run(tmp_path / "weaker", **changes)).model().purifier
+    weaker = restore_purifier("jernih-s-imagenet", strength=0.5)(images)
+    assert torch.equal(purifier(images), weaker)
     changes["model.purifier_weights"] = "jernih-s-imagnet"
     with pytest.raises(InputError, match="jernih-s-imagnet"):
         Pipeline(small_run(tmp_path, **changes)).model()

@@ -75,6 +75,22 @@ def test_conditioning_follows_the_strength_of_the_disturbance(tmp_path: Path) ->
     assert torch.equal(again(shown), purifier(shown))
 
 
+def test_strength_scales_what_is_taken_away_but_not_in_training(tmp_path: Path) -> None:
+    plain, strong, shown = trained(), trained(strength=1.5), images(32, 48)
+    taken = plain.restore(shown) - shown
+    torch.testing.assert_close(strong.restore(shown), shown + 1.5 * taken)
+    assert torch.equal(strong.train().restore(shown), plain.restore(shown))
+    weights = save_purifier(strong, tmp_path / "strong.safetensors")
+    torch.testing.assert_close(restore_purifier(weights).restore(shown), shown + 1.5 * taken)
+    weaker = restore_purifier(weights, strength=0.5)
+    torch.testing.assert_close(weaker.restore(shown), shown + 0.5 * taken)
+    assert weaker.options["strength"] == 0.5
+    with pytest.raises(InputError, match="weights"):
+        restore_purifier(weights, widths=(8, 24))
+    with pytest.raises(InputError, match="option"):
+        restore_purifier(weights, power=2)
+
+
 def test_sizes() -> None:
     for purifier, most in ((JernihS(), 0.5e6), (JernihM(), 4e6)):
         assert most / 2 < sum(p.numel() for p in purifier.parameters()) <= most
@@ -87,6 +103,7 @@ def test_sizes() -> None:
         {"widths": (8, 0)},
         {"blocks": (1,)},
         {"shuffle": 0},
+        {"strength": -1.0},
         {"condition": True, "widths": (8,), "blocks": (1,)},
     ],
 )

@@ -176,10 +176,10 @@ class ModelStages(ClassifierStages):
         self, choice: Unit, weights: str | None, training: Training | None
     ) -> Purifier:
         if weights is not None:
-            purifier = restore_purifier(weights)
-            if purifier.name != choice.name:
-                raise InputError("purifier weights", f"those of a {choice.name!r}", purifier.name)
-            return purifier
+            found = restore_purifier(weights).name
+            if found != choice.name:
+                raise InputError("purifier weights", f"those of a {choice.name!r}", found)
+            return restore_purifier(weights, **choice.options)
         with seeded(self.config.seed, "purifier"):
             purifier = PURIFIERS.create(choice.name, **choice.options)
         if purifier.learns == "by gradient" and training is None:

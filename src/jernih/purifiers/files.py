@@ -24,15 +24,18 @@ def purifier_file(path: str | os.PathLike[str]) -> Path:
     return shipped_weights(str(path)) if str(path) in shipped_names() else Path(path).expanduser()
 
 
-def restore_purifier(path: str | os.PathLike[str]) -> Purifier:
+def restore_purifier(path: str | os.PathLike[str], **options: Any) -> Purifier:
     """Load a purifier that :func:`save_purifier` wrote, in evaluation mode.
 
     Args:
         path: the file, or the name of weights that come with the package
             (:func:`jernih.shipped.shipped_names`).
+        options: options instead of those that the purifier was trained with, such as the
+            ``strength`` of ``jernih-s``.
 
     Raises:
-        InputError: when the file is absent, damaged, or holds no purifier.
+        InputError: when the file is absent, damaged, or holds no purifier, and for options that
+            the purifier does not have or the weights do not fit.
     """
     path = purifier_file(path)
     state = read_weights(path)
@@ -41,7 +44,7 @@ def restore_purifier(path: str | os.PathLike[str]) -> Purifier:
         raise InputError(f"weights {path}", "a file that save_purifier wrote", "another")
     name = card.pop("name")
     with seeded(0, "restore"):  # initial weights are drawn and then replaced
-        purifier = PURIFIERS.create(name, **card)
+        purifier = PURIFIERS.create(name, **{**card, **options})
     load_into(purifier, state, source=str(path))
     return purifier.eval()
 
