@@ -286,7 +286,7 @@ def test_a_study_stands_beside_its_published_figures(
 
 
 def test_takes_weights_that_come_with_the_package(tmp_path: Path) -> None:
-    changes = {
+    changes: dict[str, Any] = {
         "model.purifier": {"name": "jernih-s"},
         "model.purifier_weights": "jernih-s-imagenet",
         "model.detector": None,
