@@ -128,12 +128,17 @@ def test_find_purifier(tmp_path: Path) -> None:
     found = find_purifier(tmp_path / "s.safetensors")
     assert torch.equal(found(images), purifier.eval()(images))
     assert find_purifier(name="jpeg", options={"quality": 20}).describe()["quality"] == 20
+    halved = find_purifier(tmp_path / "s.safetensors", options={"strength": 0.5})
+    grey = 0.4 + 0.2 * images  # nothing is clamped
+    assert not torch.allclose(found(grey), grey, atol=1e-4)
+    assert torch.allclose(halved(grey), (grey + found(grey)) / 2, atol=1e-6)
     assert find_purifier().describe() == find_purifier("jernih-s-imagenet").describe()
     for arguments, message in (
-        ({"options": {"a": 1}}, "none beside weights"),
+        ({"options": {"a": 1}}, "expected one of 'strength'; got 'a'"),
+        ({"options": {"strength": -1}}, "strength"),
         ({"weights": "x", "name": "jpeg"}, "got both"),
         ({"name": "jernih-s"}, "weights for 'jernih-s', which learns"),
-        ({"weights": tmp_path / "s.safetensors", "options": {"a": 1}}, "none beside weights"),
+        ({"weights": tmp_path / "s.safetensors", "options": {"a": 1}}, "'strength'; got 'a'"),
         ({"name": "jpgg"}, "nearest: 'jpeg'"),
     ):
         with pytest.raises(InputError, match=message):

@@ -351,7 +351,7 @@ def purify(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="OPTION=VALUE", help="Option of that purifier."),
+        typer.Option("--set", metavar="OPTION=VALUE", help="Option of the purifier: strength=1.3."),
     ] = None,
     bits: Annotated[int, typer.Option("--bits", help="8 or 16 bits a channel.")] = 8,
     overwrite: Annotated[

@@ -62,20 +62,19 @@ def find_purifier(
         weights: a file that :func:`save_purifier` wrote, or the name of weights that come with the
             package.
         name: the name of a purifier that learns nothing.
-        options: options of the purifier so named.
+        options: options of the purifier; beside weights, instead of those that it was trained
+            with, such as the ``strength`` of ``jernih-s``.
 
     Raises:
-        InputError: for both weights and name, options without a name, and a purifier that has to
-            learn without weights.
+        InputError: for both weights and name, options that the purifier does not have or the
+            weights do not fit, and a purifier that has to learn without weights.
     """
     if weights is not None and name is not None:
         raise InputError("purifier", "either weights or a name", "both")
     if name is None and weights is None:
         weights = DEFAULT
     if weights is not None:
-        if options:
-            raise InputError("options", "none beside weights", ", ".join(options))
-        return restore_purifier(weights)
+        return restore_purifier(weights, **(options or {}))
     with seeded(0, "find"):  # one that learns draws its weights before it is refused
         purifier = PURIFIERS.create(str(name), **(options or {}))
     if purifier.learns != "nothing":
