@@ -257,7 +257,11 @@ class Model(Section):
 
 
 class SurveyChoice(Section):
-    """A further measurement of accuracies alone, beside the full assessment."""
+    """A further measurement of accuracies alone, beside the full assessment.
+
+    Its attacks lead away from the true ``labels``, or from those ``predicted``: attacks of one
+    step tell the true ones to the purifier.
+    """
 
     title: Annotated[str, Field(min_length=1)]
     attack: Unit = Unit(name="fgsm")
@@ -265,6 +269,7 @@ class SurveyChoice(Section):
     knowledge: Annotated[tuple[Knowledge, ...], Field(min_length=1)] = ("oblivious",)
     others: bool = False
     limit: Annotated[int, Field(ge=1)] | None = None
+    labels: Literal["true", "predicted"] = "true"
 
 
 class DetectionAttack(Section):

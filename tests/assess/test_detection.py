@@ -14,7 +14,7 @@ from torch import Tensor
 from jernih.assess import DetectionPlan, DetectionSurvey, survey_detection
 from jernih.assess.checks import find_warnings
 from jernih.assess.detection_tables import attacked_rows, detection_frame, harmless_rows
-from jernih.assess.survey import SurveyPlan
+from jernih.assess.plan import SurveyPlan
 from jernih.attacks import FGSM, PGD, Attack, DeepFool, GaussianNoise
 from jernih.classifiers import Classifier
 from jernih.detectors import Detector, Mahalanobis, PredictionChange, ReconstructionError

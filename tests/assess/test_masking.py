@@ -16,9 +16,10 @@ from jernih.assess.masking import (
     measured_in,
     measured_in_survey,
 )
+from jernih.assess.plan import SurveyPlan
 from jernih.assess.report import render
 from jernih.assess.statistics import rate
-from jernih.assess.survey import SurveyPlan, survey
+from jernih.assess.survey import survey
 from jernih.assess.survey_result import Survey
 from jernih.attacks import PGD, Attack, UniformNoise
 from jernih.purifiers import Identity

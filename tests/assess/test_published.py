@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from jernih.assess import AssessmentPlan
+from jernih.assess.plan import SurveyPlan
 from jernih.assess.published import lay_beside, nearest_bound
-from jernih.assess.survey import SurveyPlan, survey
+from jernih.assess.survey import survey
 from jernih.attacks import FGSM, PGD
 from jernih.config import Published
 from jernih.validate import InputError

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from jernih.adaptive import Expectation
-from jernih.assess.survey import SurveyPlan, survey
+from jernih.assess.plan import SurveyPlan
+from jernih.assess.survey import survey
 from jernih.defended import Defended
 from jernih.purifiers.base import Purifier
 from jernih.types import Threat

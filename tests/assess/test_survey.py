@@ -10,13 +10,14 @@ import torch
 
 from jernih.assess import AssessmentPlan
 from jernih.assess.figures.sweep import draw_sweep
-from jernih.assess.survey import SurveyPlan, survey
+from jernih.assess.plan import SurveyPlan
+from jernih.assess.survey import survey
 from jernih.assess.survey_result import Survey
 from jernih.assess.tables import survey_frame, survey_rows
 from jernih.attacks import FGSM, PGD
 from jernih.defended import Defended
 from jernih.purifiers import Identity
-from jernih.types import Threat
+from jernih.types import Knowledge, Threat
 from jernih.validate import InputError
 from tests.assess.examples import Scenes, Smooth, defended_model, run
 
@@ -29,7 +30,8 @@ def planned(limit: int | None = None, **changes: Any) -> SurveyPlan:
         **changes,
     }  # fmt: skip
     attack = options.pop("attack", FGSM())
-    return SurveyPlan("all of it", AssessmentPlan(attack, **options), limit)
+    labels = options.pop("labels", "true")
+    return SurveyPlan("all of it", AssessmentPlan(attack, **options), limit, labels)
 
 
 def surveyed(plan: SurveyPlan | None = None, **options: Any) -> Survey:
@@ -152,3 +154,38 @@ def test_leaves_everything_as_it_was() -> None:
     assert all(torch.equal(v, before[k]) for k, v in CLASSIFIER.state_dict().items())
     assert all(p.requires_grad for p in CLASSIFIER.parameters())
     assert isinstance(Defended(CLASSIFIER, purifier), Defended)
+
+
+class Mislabelled(Scenes):
+    """Every fifth image bears the class of another."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int, int]:
+        image, label, place = super().__getitem__(index)
+        return image, (1 - label if index % 5 == 0 else label), place
+
+
+def test_attacks_lead_away_from_predictions(tmp_path: Path) -> None:
+    scenes = Mislabelled(20)
+    true = surveyed(scenes=scenes)
+    found = surveyed(planned(labels="predicted"), scenes=scenes, parts=tmp_path, key="k")
+    assert found.attack["labels"] == "predicted"
+    assert "labels" not in true.attack
+    assert found.attack_name == "fgsm of predicted labels"
+    assert "oblivious fgsm of predicted labels" in str(survey_rows(found))
+    images = torch.stack([scenes[k][0] for k in range(20)])
+    labels = torch.tensor([scenes[k][1] for k in range(20)])
+    for name, purifier in (("main", Smooth()), ("nothing", Identity())):
+        model = Defended(CLASSIFIER, purifier).eval()
+        attackers: dict[Knowledge, torch.nn.Module] = {"oblivious": CLASSIFIER, "adaptive": model}
+        for knowledge, attacked in attackers.items():
+            seen = attacked(images).argmax(1)
+            assert not torch.equal(seen, labels)
+            made = FGSM("4/255")(attacked, images, seen).images
+            row = found.row(name, Threat("linf", 4 / 255, knowledge))
+            assert row is not None
+            right = (model(made).argmax(1) == labels).float().mean()
+            assert row.accuracy.value == pytest.approx(float(right))
+    again = surveyed(planned(labels="true"), scenes=scenes, parts=tmp_path, key="k")
+    assert again.rows == true.rows  # not from the parts of the other
+    with pytest.raises(InputError, match="labels"):
+        planned(labels="guessed")

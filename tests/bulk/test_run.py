@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from jernih.assess import AssessmentPlan
-from jernih.assess.survey import SurveyPlan, survey
+from jernih.assess.plan import SurveyPlan
+from jernih.assess.survey import survey
 from jernih.attacks import FGSM
 from jernih.bulk import find_shards, purify_archive, survey_archive
 from jernih.bulk.archives import read_shard

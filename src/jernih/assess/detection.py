@@ -22,10 +22,9 @@ from jernih.assess.detection_result import (
 )
 from jernih.assess.metrics import FPRS, least_flagged, ranking
 from jernih.assess.observations import Array, load_part, save_part
-from jernih.assess.plan import AssessmentPlan
+from jernih.assess.plan import AssessmentPlan, drawn
 from jernih.assess.result import FoundAt
 from jernih.assess.statistics import Bootstrap, rate
-from jernih.assess.survey import drawn
 from jernih.attacks import Attack
 from jernih.classifiers import Classifier
 from jernih.defended import Defended

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
+import torch
 from torch import nn
 
 from jernih.adaptive import Expectation
@@ -104,3 +105,49 @@ class AssessmentPlan:
     def fingerprint(self) -> str:
         """A SHA-256 over :meth:`describe`, for telling one plan's results from another's."""
         return fingerprint(self.describe())
+
+
+Labels = Literal["true", "predicted"]
+
+
+@dataclass(frozen=True)
+class SurveyPlan:
+    """What a survey is to do.
+
+    Attributes:
+        title: what it is about.
+        assessment: attack, bounds, attackers, batch size, level and seed.
+        limit: number of images to draw at random; None for all.
+        labels: what attacks lead away from: the ``"true"`` classes, or those ``"predicted"`` for
+            the clean image. One step away from a true class tells it to whoever undoes the step
+            (label leaking, arXiv:1611.01236): restored may then be more right than clean.
+    """
+
+    title: str
+    assessment: AssessmentPlan
+    limit: int | None = None
+    labels: Labels = "true"
+
+    def __post_init__(self) -> None:
+        check_choice("labels", self.labels, get_args(Labels))
+
+    @property
+    def leads_from(self) -> dict[str, str]:
+        """The labels, where they are not the true ones."""
+        return {} if self.labels == "true" else {"labels": self.labels}
+
+    def describe(self) -> dict[str, Any]:
+        """What is measured, as plain data; the title apart."""
+        return {**self.assessment.describe(), **self.leads_from}
+
+    def drawn(self, size: int) -> list[int]:
+        """The positions of the images, of so many, that the survey looks at."""
+        return drawn(size, self.limit, self.assessment.seed)
+
+
+def drawn(size: int, limit: int | None, seed: int) -> list[int]:
+    """The positions of so many images of ``size``, in order; the same in every survey of a run."""
+    if limit is None or limit >= size:
+        return list(range(size))
+    source = generator(seed, "survey", limit)
+    return sorted(torch.randperm(size, generator=source)[:limit].tolist())

@@ -1,13 +1,11 @@
 """Surveys: accuracies alone, for many bounds or many purifiers or a costly attack.
 
-A survey is what stands beside the full assessment: a fine sweep of bounds, the table that compares
-purifiers, or an attack too slow to run on every image.
+They stand beside the full assessment.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from torch.utils.data import Dataset, default_collate
 
 from jernih.assess.metrics import balanced_accuracy
 from jernih.assess.observations import Array, load_part, save_part
-from jernih.assess.plan import AssessmentPlan
+from jernih.assess.plan import AssessmentPlan, Labels, SurveyPlan
 from jernih.assess.result import ClassScores
 from jernih.assess.statistics import Bootstrap, rate
 from jernih.assess.survey_result import BARE, FEW, Survey, SurveyRow
@@ -30,33 +28,6 @@ from jernih.storage import fingerprint
 from jernih.types import Threat
 from jernih.validate import InputError, check_images, check_labels, check_logits
 from jernih.world import in_shares
-
-
-@dataclass(frozen=True)
-class SurveyPlan:
-    """What a survey is to do.
-
-    Attributes:
-        title: what it is about.
-        assessment: attack, bounds, attackers, batch size, level and seed.
-        limit: number of images to draw at random; None for all.
-    """
-
-    title: str
-    assessment: AssessmentPlan
-    limit: int | None = None
-
-    def drawn(self, size: int) -> list[int]:
-        """The positions of the images of a data set of ``size`` that the survey looks at."""
-        return drawn(size, self.limit, self.assessment.seed)
-
-
-def drawn(size: int, limit: int | None, seed: int) -> list[int]:
-    """The positions of so many images of ``size``, in order; the same in every survey of a run."""
-    if limit is None or limit >= size:
-        return list(range(size))
-    source = generator(seed, "survey", limit)
-    return sorted(torch.randperm(size, generator=source)[:limit].tolist())
 
 
 def survey(
@@ -104,7 +75,7 @@ def survey(
     def work(start: int) -> dict[str, Array]:
         chosen = positions[start : start + batch_size]
         file = None if parts is None else parts / f"part-{start:06d}.npz"
-        mark = fingerprint([key, plan.assessment.describe(), chosen, names])
+        mark = fingerprint([key, plan.describe(), chosen, names])
         values = None if file is None else load_part(file, mark, names)
         if values is None:
             images, labels, _ = default_collate([dataset[i] for i in chosen])
@@ -112,7 +83,7 @@ def survey(
             images = check_images(images.to(device), "dataset images")
             labels = check_labels(labels, len(images), len(classifier.classes)).to(device)
             with seeded(plan.assessment.seed, "survey", start):  # what random purifiers draw from
-                values = measure_survey(frozen, images, labels, plan.assessment, start)
+                values = measure_survey(frozen, images, labels, plan.assessment, start, plan.labels)
             if file is not None:
                 save_part(file, mark, values)
         if progress is not None:
@@ -135,8 +106,7 @@ def sum_up(
     """What predictions add up to.
 
     Args:
-        joined: the label of each image (n,) under ``"label"``, and the predictions for it under
-            the names of :func:`name_cells`.
+        joined: (n,) each: the ``"label"`` of the images, and predictions by :func:`name_cells`.
         classifier: the classifier that predicted.
         purifiers: the purifiers by name.
         plan: what was asked for.
@@ -152,7 +122,10 @@ def sum_up(
     )
     return Survey(
         title=plan.title,
-        attack={k: v for k, v in attack.describe().items() if k not in ("eps", "targeted")},
+        attack={
+            **{k: v for k, v in attack.describe().items() if k not in ("eps", "targeted")},
+            **plan.leads_from,
+        },
         n=len(labels_seen),
         of=size,
         level=plan.assessment.level,
@@ -203,14 +176,20 @@ def measure_survey(
     labels: Tensor,
     plan: AssessmentPlan,
     start: int,
+    led_from: Labels = "true",
 ) -> dict[str, Array]:
-    """Predictions for one batch in every cell."""
+    """Predictions for one batch in every cell, under attacks led from these labels."""
     classifier = next(iter(models.values())).classifier
     values: dict[str, Array] = {"label": labels.cpu().numpy()}
 
     def note(name: str, threat: Threat | None, logits: Tensor) -> None:
         predicted = check_logits(logits, len(images)).argmax(1)
         values[_cell_name((name, threat))] = predicted.cpu().numpy()
+
+    def origin(name: str) -> Tensor:
+        if led_from == "true":
+            return labels
+        return torch.from_numpy(values[_cell_name((name, None))]).to(labels.device)
 
     with torch.no_grad():
         note(BARE, None, classifier(images))
@@ -222,14 +201,16 @@ def measure_survey(
             for name, model in models.items():
                 source = generator(derive_seed(plan.seed, "survey", name), knowledge, start)
                 known = plan.known(model, "survey", name, start)
-                found = plan.attack.sweep(known, images, labels, plan.bounds, generator=source)
+                found = plan.attack.sweep(
+                    known, images, origin(name), plan.bounds, generator=source
+                )
                 for threat, result in zip(threats, found, strict=True):
                     with torch.no_grad():  # a mean over draws is not what the model answers
                         logits = result.logits if known is model else model(result.images)
                     note(name, threat, logits)
             continue
         source = generator(plan.seed, "survey", knowledge, start)
-        found = plan.attack.sweep(classifier, images, labels, plan.bounds, generator=source)
+        found = plan.attack.sweep(classifier, images, origin(BARE), plan.bounds, generator=source)
         for threat, result in zip(threats, found, strict=True):
             note(BARE, threat, result.logits)
             with torch.no_grad():

@@ -25,9 +25,13 @@ def format_eps(eps: float) -> str:
 
 
 def format_attack(attack: Mapping[str, Any]) -> str:
-    """A described attack's name with its number of steps, such as ``"pgd-40"``."""
+    """A described attack's name with its number of steps, such as ``"pgd-40"``.
+
+    One that leads away from predicted classes instead of true ones is named so.
+    """
     steps = attack.get("steps")
-    return f"{attack['name']}-{steps}" if steps else str(attack["name"])
+    name = f"{attack['name']}-{steps}" if steps else str(attack["name"])
+    return f"{name} of predicted labels" if attack.get("labels") == "predicted" else name
 
 
 def format_unit(unit: Mapping[str, Any] | str) -> str:

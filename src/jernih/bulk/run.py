@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jernih.assess.survey import SurveyPlan, measure_survey, name_cells, sum_up
+from jernih.assess.plan import SurveyPlan
+from jernih.assess.survey import measure_survey, name_cells, sum_up
 from jernih.assess.survey_result import Survey
 from jernih.bulk.archives import Entry, Writer, encoded, read_shard
 from jernih.bulk.archives import put as put_file

@@ -15,9 +15,10 @@ from jernih.assess.detection_result import DetectionSurvey
 from jernih.assess.figures.style import save_figure
 from jernih.assess.layers import layer_summary
 from jernih.assess.operating_point import OperatingPoint, operating_point
+from jernih.assess.plan import SurveyPlan
 from jernih.assess.published import lay_beside, nearest_bound
 from jernih.assess.result import Finding
-from jernih.assess.survey import SurveyPlan, survey
+from jernih.assess.survey import survey
 from jernih.assess.survey_result import Survey
 from jernih.certify import CertifiedAccuracy, CertifyPlan, certify, draw_certified
 from jernih.data.modify import ImageDataset
@@ -182,8 +183,9 @@ class Pipeline(ModelStages):
                     settings.draws,
                 ),
                 choice.limit,
+                choice.labels,
             )
-            name = fingerprint([plan.assessment.describe(), choice.limit, sorted(chosen)])[:16]
+            name = fingerprint([plan.describe(), choice.limit, sorted(chosen)])[:16]
             parts, key = self._parts(name, *stages)
             found.append(
                 survey(
