@@ -31,7 +31,7 @@ from jernih.harmless import HARMLESS
 from jernih.purifiers import PURIFIERS, Ensemble
 from jernih.purifiers.ensemble import read_members
 from jernih.storage import parse_yaml
-from jernih.types import Knowledge, Policy
+from jernih.types import Knowledge, Labels, Policy
 from jernih.validate import InputError, nearest, parse_eps
 
 Epsilon = Annotated[float, BeforeValidator(functools.partial(parse_eps, most=UNBOUNDED))]
@@ -172,7 +172,7 @@ class Guidance(Section):
     epsilons: tuple[Epsilon, ...] | None = None
     attacks: tuple[Unit, ...] = ()
     since: Annotated[int, Field(ge=0)] = 0
-    labels: Literal["true", "predicted"] = "true"
+    labels: Labels = "true"
     through: Unit | None = None
     through_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     unlabelled: str | None = None
@@ -269,7 +269,7 @@ class SurveyChoice(Section):
     knowledge: Annotated[tuple[Knowledge, ...], Field(min_length=1)] = ("oblivious",)
     others: bool = False
     limit: Annotated[int, Field(ge=1)] | None = None
-    labels: Literal["true", "predicted"] = "true"
+    labels: Labels = "true"
 
 
 class DetectionAttack(Section):

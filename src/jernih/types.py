@@ -9,6 +9,7 @@ from torch import Tensor
 
 Norm = Literal["linf", "l2", "l1"]
 Knowledge = Literal["oblivious", "adaptive"]
+Labels = Literal["true", "predicted"]
 Needs = Literal["gradients", "scores", "decisions", "nothing"]
 Policy = Literal["restore", "restore-flagged", "reject-flagged"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,14 @@ def test_a_survey_of_an_archive(archive: Path, tmp_path: Path) -> None:
     for ours, theirs in zip(alone.rows, expected.rows, strict=True):
         assert (ours.purifier, ours.threat) == (theirs.purifier, theirs.threat)
         assert ours.accuracy == theirs.accuracy
+    led = replace(plan, labels="predicted")
+    out = str(tmp_path / "3")  # what was found there with true labels is not taken for these
+    with pytest.raises(InputError, match="the same settings"):
+        survey_archive(str(archive / "s0.tar"), out, model, led)
+    alone, _ = survey_archive(str(archive / "s0.tar"), str(tmp_path / "4"), model, led)
+    expected = survey(classifier, {"main": purifier}, Labelled(), led)
+    assert [row.accuracy for row in alone.rows] == [row.accuracy for row in expected.rows]
+    assert alone.attack["labels"] == "predicted"
     assert np.isfinite(found.rows[0].accuracy.value)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from jernih.adaptive import Expectation
 from jernih.attacks import Attack
 from jernih.randomness import generator
 from jernih.storage import fingerprint
-from jernih.types import Knowledge
+from jernih.types import Knowledge, Labels
 from jernih.validate import InputError, check_choice, check_number
 
 
@@ -107,9 +107,6 @@ class AssessmentPlan:
         return fingerprint(self.describe())
 
 
-Labels = Literal["true", "predicted"]
-
-
 @dataclass(frozen=True)
 class SurveyPlan:
     """What a survey is to do.
@@ -137,7 +134,7 @@ class SurveyPlan:
         return {} if self.labels == "true" else {"labels": self.labels}
 
     def describe(self) -> dict[str, Any]:
-        """What is measured, as plain data; the title apart."""
+        """What is done to each image, as plain data."""
         return {**self.assessment.describe(), **self.leads_from}
 
     def drawn(self, size: int) -> list[int]:

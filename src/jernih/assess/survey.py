@@ -1,6 +1,7 @@
 """Surveys: accuracies alone, for many bounds or many purifiers or a costly attack.
 
-They stand beside the full assessment.
+A survey is what stands beside the full assessment: a fine sweep of bounds, the table that compares
+purifiers, or an attack too slow to run on every image.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch.utils.data import Dataset, default_collate
 
 from jernih.assess.metrics import balanced_accuracy
 from jernih.assess.observations import Array, load_part, save_part
-from jernih.assess.plan import AssessmentPlan, Labels, SurveyPlan
+from jernih.assess.plan import AssessmentPlan, SurveyPlan
 from jernih.assess.result import ClassScores
 from jernih.assess.statistics import Bootstrap, rate
 from jernih.assess.survey_result import BARE, FEW, Survey, SurveyRow
@@ -83,7 +84,7 @@ def survey(
             images = check_images(images.to(device), "dataset images")
             labels = check_labels(labels, len(images), len(classifier.classes)).to(device)
             with seeded(plan.assessment.seed, "survey", start):  # what random purifiers draw from
-                values = measure_survey(frozen, images, labels, plan.assessment, start, plan.labels)
+                values = measure_survey(frozen, images, labels, plan, start)
             if file is not None:
                 save_part(file, mark, values)
         if progress is not None:
@@ -106,7 +107,8 @@ def sum_up(
     """What predictions add up to.
 
     Args:
-        joined: (n,) each: the ``"label"`` of the images, and predictions by :func:`name_cells`.
+        joined: the label of each image (n,) under ``"label"``, and the predictions for it under
+            the names of :func:`name_cells`.
         classifier: the classifier that predicted.
         purifiers: the purifiers by name.
         plan: what was asked for.
@@ -174,27 +176,24 @@ def measure_survey(
     models: Mapping[str, Defended],
     images: Tensor,
     labels: Tensor,
-    plan: AssessmentPlan,
+    survey_plan: SurveyPlan,
     start: int,
-    led_from: Labels = "true",
 ) -> dict[str, Array]:
-    """Predictions for one batch in every cell, under attacks led from these labels."""
+    """Predictions for one batch in every cell."""
+    plan = survey_plan.assessment
     classifier = next(iter(models.values())).classifier
     values: dict[str, Array] = {"label": labels.cpu().numpy()}
 
-    def note(name: str, threat: Threat | None, logits: Tensor) -> None:
+    def note(name: str, threat: Threat | None, logits: Tensor) -> Tensor:
         predicted = check_logits(logits, len(images)).argmax(1)
         values[_cell_name((name, threat))] = predicted.cpu().numpy()
-
-    def origin(name: str) -> Tensor:
-        if led_from == "true":
-            return labels
-        return torch.from_numpy(values[_cell_name((name, None))]).to(labels.device)
+        return predicted
 
     with torch.no_grad():
-        note(BARE, None, classifier(images))
-        for name, model in models.items():
-            note(name, None, model(images))
+        origins = {BARE: note(BARE, None, classifier(images))}
+        origins |= {name: note(name, None, model(images)) for name, model in models.items()}
+    if survey_plan.labels == "true":
+        origins = dict.fromkeys(origins, labels)
     for knowledge in plan.knowledge:
         threats = [Threat(plan.attack.norm, eps, knowledge) for eps in plan.bounds]
         if knowledge == "adaptive":
@@ -202,7 +201,7 @@ def measure_survey(
                 source = generator(derive_seed(plan.seed, "survey", name), knowledge, start)
                 known = plan.known(model, "survey", name, start)
                 found = plan.attack.sweep(
-                    known, images, origin(name), plan.bounds, generator=source
+                    known, images, origins[name], plan.bounds, generator=source
                 )
                 for threat, result in zip(threats, found, strict=True):
                     with torch.no_grad():  # a mean over draws is not what the model answers
@@ -210,7 +209,7 @@ def measure_survey(
                     note(name, threat, logits)
             continue
         source = generator(plan.seed, "survey", knowledge, start)
-        found = plan.attack.sweep(classifier, images, origin(BARE), plan.bounds, generator=source)
+        found = plan.attack.sweep(classifier, images, origins[BARE], plan.bounds, generator=source)
         for threat, result in zip(threats, found, strict=True):
             note(BARE, threat, result.logits)
             with torch.no_grad():

@@ -126,7 +126,7 @@ def survey_archive(
     settings = {
         "work": "survey",
         "model": _state_digest(defended),
-        "plan": plan.assessment.describe(),
+        "plan": plan.describe(),
     }
     options = {
         "model": model,
@@ -294,8 +294,8 @@ class _Survey(_Worker):
         self.prepare = defended.prepare
         bare = Defended(defended.classifier, defended.purifier).eval()
         self.models = {"main": bare.frozen()}
-        self.plan = plan.assessment
-        self.names = ["label", *name_cells(self.plan, ["main"])]
+        self.plan = plan
+        self.names = ["label", *name_cells(plan.assessment, ["main"])]
 
     def work(self, shard: Shard, unreadable: dict[str, str]) -> int:
         found: list[dict[str, Any]] = []
@@ -323,7 +323,7 @@ class _Survey(_Worker):
             if held and held[0][0].shape != seen.shape:
                 measure()
             held.append((seen, label))
-            if len(held) == self.plan.batch_size:
+            if len(held) == self.plan.assessment.batch_size:
                 measure()
         measure()
         joined = {
