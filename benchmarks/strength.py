@@ -25,19 +25,15 @@ from jernih.attacks import FGSM, MIFGSM, PGD
 from jernih.attacks.asking import ask
 from jernih.config import load_config
 from jernih.pipeline import Pipeline
-from jernih.purifiers import Purifier, restore_purifier
+from jernih.purifiers import PURIFIERS, restore_purifier
 from jernih.storage import write_json
+from purifiers import through
 
 ATTACKS: dict[str, Callable[[], FGSM | PGD | MIFGSM]] = {
     "fgsm": FGSM,
     "pgd-10": lambda: PGD(steps=10),
     "mi-fgsm-10": lambda: MIFGSM(steps=10),
 }
-
-
-def restored(purifier: Purifier, images: Tensor) -> Tensor:
-    with torch.no_grad():
-        return torch.cat([purifier(images[k : k + 8]) for k in range(0, len(images), 8)])
 
 
 def psnr(clean: Tensor, others: Tensor) -> float:
@@ -70,13 +66,13 @@ def main() -> None:
             sets[f"{name} {eps:g}"] = (some * 255).round() / 255
         print(f"attacked by {name}", flush=True)
     rows = {}
-    for strength in [None, *arguments.strengths]:
+    compared = {"none": PURIFIERS.create("identity").eval()}
+    for strength in arguments.strengths:
+        compared[f"{strength:g}"] = restore_purifier(arguments.weights, strength=strength)
+    for label, purifier in compared.items():
         row: dict[str, dict[str, Any]] = {}
         for name, some in sets.items():
-            images_seen = some
-            if strength is not None:
-                purifier = restore_purifier(arguments.weights, strength=strength)
-                images_seen = restored(purifier, some)
+            images_seen = through(purifier, some)
             logits = ask(classifier, images_seen)
             hits = logits.argmax(1) == labels
             share = rate(hits.numpy())
@@ -87,12 +83,12 @@ def main() -> None:
                 "cross_entropy": float(functional.cross_entropy(logits, labels)),
                 "psnr": psnr(images, images_seen),
             }
-        rows["none" if strength is None else f"{strength:g}"] = row
+        rows[label] = row
         told = (
             f"{100 * r['accuracy'][0]:.1f}, {r['cross_entropy']:.3f}, {r['psnr']:.1f}"
             for r in row.values()
         )
-        print(f"{'none' if strength is None else f'{strength:g}'} | {' | '.join(told)}", flush=True)
+        print(f"{label} | {' | '.join(told)}", flush=True)
     if arguments.out:
         write_json(
             arguments.out,
