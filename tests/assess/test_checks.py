@@ -75,6 +75,13 @@ FAULTS: list[tuple[str, str, dict[str, Array], dict[str, Any], str]] = [
         {},
         "after",
     ),
+    (
+        "label leak",
+        "serious",
+        {"clean": share(0.8)[0], "purified": share(0.8)[0], "restored": both((1, 0.7), (0.7, 0.6))},
+        {},
+        "oblivious noise, L∞ ≤ 2/255: 100.0 %",
+    ),
     ("single-step attack", "caution", {}, {"made": plan()}, "single step"),
     (
         "no adaptive attacker",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from jernih.assess.detection_result import DetectionSurvey
 from jernih.assess.false_alarms import false_alarms
+from jernih.assess.label_leak import label_leaks, label_leaks_in_survey
 from jernih.assess.masking import MASKING, measured_in, measured_in_survey
 from jernih.assess.result import Assessment, Condition, Finding, Severity, Which
 from jernih.assess.survey_result import Survey
@@ -58,6 +59,11 @@ def find_warnings(
         Finding(name, severity, text)
         for name, compare in MASKING.items()
         for severity, text in compare(measured)
+    ]
+    found += [
+        Finding("label leak", severity, text)
+        for survey in surveys
+        for severity, text in label_leaks_in_survey(survey)
     ]
     found += [
         Finding("alarms on harmless changes", severity, text)
@@ -314,6 +320,7 @@ CHECKS: dict[str, Check] = {
     "single-step attack": _single_step,
     "collapse into one class": _collapse,
     "cost on clean images": _cost,
+    "label leak": label_leaks,
     "8-bit rounding": _eight_bit,
     "false positives": _false_positives,
     "few images": _few,
