@@ -4,12 +4,13 @@
     python benchmarks/latency.py --model runs/jernih-s-imagenet --calibrate photos
 
 Milliseconds for one image (p50, p95, p99) and images a second in batches of 32, each in PyTorch
-(prepared for fast passes), by torch.compile where there is a compiler, and in ONNX Runtime; with
---calibrate also in int8. All take turns within one run, in an order drawn anew for each turn, with
-the same threads. Before each timed pass comes a pause, in which the threads of the one before go to
-sleep, and a pass that is not timed. The ratio of a turn is between two passes that lie moments
-apart, so that what else the machine does troubles it less than the times themselves; how busy the
-machine was with other work is measured before and after, and told.
+(prepared for fast passes; the purifier also in bfloat16), by torch.compile where there is a
+compiler, and in ONNX Runtime; with --calibrate also in int8. All take turns within one run, in an
+order drawn anew for each turn, with the same threads. Before each timed pass comes a pause, in
+which the threads of the one before go to sleep, and a pass that is not timed. The ratio of a turn
+is between two passes that lie moments apart, so that what else the machine does troubles it less
+than the times themselves; how busy the machine was with other work is measured before and after,
+and told.
 
 Without --model it is a MobileNetV2 with random weights behind jernih-s-imagenet, with the detector
 by reconstruction error, at 224 px: times do not depend on the weights.
@@ -44,7 +45,7 @@ from jernih.export.graph import Graph, convert, quiet
 from jernih.export.quantise import calibration_images, quantise
 from jernih.export.shuffles import transpose_shuffles
 from jernih.pipeline import find_defended
-from jernih.purifiers import restore_purifier
+from jernih.purifiers import UNet, restore_purifier
 from jernih.randomness import generator
 from jernih.storage import write_json
 
@@ -113,6 +114,11 @@ def contenders(
             images, _ = calibration_images(calibrate, Prepare(size, fit))
             whole = convert(module, example, opset=18, dynamic_batch=True)
             made["ONNX Runtime, int8", what] = in_onnx(quantise(whole, images), threads)
+    if isinstance(ready.purifier, UNet):
+        reduced = defended.frozen()
+        reduced.purifier.precision = "bfloat16"
+        for what in WHAT[1:]:
+            made["PyTorch, bfloat16", what] = in_torch(of(reduced)[what])
     exported = defended.frozen()
     transpose_shuffles(exported.purifier)  # as export_onnx does
     for what, module in of(exported).items():

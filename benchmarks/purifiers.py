@@ -13,6 +13,7 @@ no weights of it are given: then its figures say what it costs, not what it rest
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import platform
@@ -25,15 +26,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from latency import cpu
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from jernih.assess.statistics import rate
 from jernih.attacks import FGSM
 from jernih.attacks.asking import ask
+from jernih.classifiers.prepare import channels_last
 from jernih.config import load_config
 from jernih.pipeline import Pipeline
-from jernih.purifiers import PURIFIERS, Purifier, restore_purifier
+from jernih.purifiers import PURIFIERS, Purifier, UNet, restore_purifier
 from jernih.storage import write_json
 
 ROOT = Path(__file__).parent.parent
@@ -43,8 +46,13 @@ STUDY_A = ROOT / "weights" / "study-a-deep-autoencoder.safetensors"
 def purifiers(own: Purifier, study_b: Path | None) -> dict[str, Purifier]:
     """All that are compared, by name; none of them is the bare classifier."""
     trained = restore_purifier(study_b) if study_b else PURIFIERS.create(**_study_b())
+    ours = {own.name: own}
+    if isinstance(own, UNet):
+        reduced = copy.deepcopy(own)
+        reduced.precision = "bfloat16"
+        ours[f"{own.name}, bfloat16"] = reduced
     return {
-        own.name: own,
+        **ours,
         "study A": restore_purifier(STUDY_A),
         "study B" if study_b else "study B, untrained": trained.eval(),
         "JPEG 75": PURIFIERS.create("jpeg", quality=75).eval(),
@@ -120,7 +128,7 @@ def main() -> None:
     frozen = defended.classifier.frozen()
     made = FGSM().perturb(frozen, images, labels, arguments.eps)
     attacked = [(some * 255).round() / 255 for some in made]
-    prepared = {name: purifier.eval() for name, purifier in compared.items()}
+    prepared = {name: channels_last(purifier.eval()) for name, purifier in compared.items()}
     spent = milliseconds({**prepared, "classifier": frozen}, images[:1], arguments.turns)
     nothing = peak(arguments, "nothing")
     rows = {}
@@ -154,6 +162,7 @@ def main() -> None:
                 "load": os.getloadavg()[0],
                 "python": platform.python_version(),
                 "torch": str(torch.__version__),
+                "cpu": cpu(),
             },
         }
         write_json(arguments.out / "purifiers.json", json.loads(json.dumps(told)))

@@ -277,6 +277,18 @@ def test_pixel_shuffles_become_transposed_convolutions(tmp_path: Path) -> None:
     assert "DepthToSpace" not in operations
 
 
+def test_a_purifier_in_bfloat16_is_written_in_float32(tmp_path: Path) -> None:
+    reduced = restore_purifier("jernih-s-imagenet", precision="bfloat16")
+    defended = model("reconstruction-error", purifier=reduced)
+    path = export_onnx(defended, tmp_path / "exact.onnx").path
+    assert reduced.describe()["precision"] == "bfloat16"
+    assert OnnxDefended(path).metadata["purifier"]["precision"] == "float32"
+    exact = restore_purifier("jernih-s-imagenet")
+    found = answers(path, IMAGES)["restored"]
+    np.testing.assert_allclose(found, exact(IMAGES).detach(), rtol=0, atol=1e-4)
+    assert np.abs(found - reduced(IMAGES).detach().numpy()).max() > 1e-3
+
+
 def test_one_image_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     defended = model()

@@ -112,7 +112,7 @@ def test_members_come_trained_and_need_their_files_no_more(images: Tensor, tmp_p
     assert purifier.learns == "nothing"
     assert purifier.describe()["members"][0] == {
         "name": "unet", "widths": [4], "blocks": [1], "shuffle": 1, "condition": False,
-        "strength": 1.0,
+        "strength": 1.0, "precision": "float32",
     }  # fmt: skip
     saved = save_purifier(purifier, tmp_path / "both.safetensors")
     file.unlink()

@@ -91,6 +91,27 @@ def test_strength_scales_what_is_taken_away_but_not_in_training(tmp_path: Path) 
         restore_purifier(weights, power=2)
 
 
+def test_bfloat16_changes_a_hundredth_of_what_is_taken_away_and_no_training() -> None:
+    plain, shown = trained(), images(32, 48)
+    reduced = UNet((8, 16), (1, 2), precision="bfloat16").eval()
+    reduced.load_state_dict(plain.state_dict())
+    inside: list[torch.dtype] = []
+    for layer in (reduced.enter, reduced.leave):
+        layer.register_forward_hook(lambda _, __, made: inside.append(made.dtype))
+    with torch.no_grad():
+        taken = float((plain.restore(shown) - shown).abs().mean())
+        restored = reduced.restore(shown)
+        off = float((restored - plain.restore(shown)).abs().mean())
+    assert inside == [torch.float32, torch.bfloat16]
+    assert restored.dtype == torch.float32
+    assert 0 < off < 0.01 * taken
+    asked = shown.clone().requires_grad_()
+    reduced(asked).square().sum().backward()
+    assert asked.grad is not None
+    assert bool(asked.grad.any())
+    assert torch.equal(reduced.train().restore(shown), plain.restore(shown))
+
+
 def test_sizes() -> None:
     for purifier, most in ((JernihS(), 0.5e6), (JernihM(), 4e6)):
         assert most / 2 < sum(p.numel() for p in purifier.parameters()) <= most
@@ -104,6 +125,7 @@ def test_sizes() -> None:
         {"blocks": (1,)},
         {"shuffle": 0},
         {"strength": -1.0},
+        {"precision": "float16"},
         {"condition": True, "widths": (8,), "blocks": (1,)},
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jernih import __version__
 from jernih.data.modify import Prepare
@@ -22,6 +23,7 @@ from jernih.export.quantise import calibration_images, measure_cost, quantise
 from jernih.export.read import FORMAT, start_session
 from jernih.export.shuffles import transpose_shuffles
 from jernih.export.verify import TOLERANCE, random_images, verify
+from jernih.purifiers import UNet
 from jernih.storage import atomic_path, to_json
 from jernih.validate import InputError, check_choice, check_count
 
@@ -99,7 +101,8 @@ def export_onnx(
     ``"reject-flagged"`` those of a flagged image are not to be used. Normalisation is in the graph
     too. What else one needs to use the file is in its metadata, as JSON by key: ``classes``,
     ``preprocessing``, ``policy``, ``calibration``, ``classifier``, ``purifier``, ``detector``,
-    ``card``, ``parity``, ``cost``, ``precision``, ``jernih``, ``format``.
+    ``card``, ``parity``, ``cost``, ``precision``, ``jernih``, ``format``. A purifier that computes
+    in bfloat16 is written, and verified, in float32.
 
     Args:
         defended: the model, in evaluation mode; it stays as it is.
@@ -131,6 +134,7 @@ def export_onnx(
         raise InputError("calibrate", wanted, "none" if calibrate is None else "some")
     if defended.training:
         raise InputError("defended", "evaluation mode (call .eval())", "training mode")
+    defended = _in_float32(defended)
     side = _side(defended, size)
     _check_weight(defended)
     onnx = need("onnx", "onnxruntime", "onnxscript")
@@ -162,6 +166,22 @@ def export_onnx(
         tolerance = TOLERANCE if cost is None else math.inf
         verify(start_session(str(temporary)), defended, side, batches, tolerance)
     return Exported(target, side, target.stat().st_size, parity, cost)
+
+
+def _in_float32(defended: Defended) -> Defended:
+    """The model, or where its purifier computes in another precision a copy that does not."""
+    if not any(_reduced(part) for part in defended.purifier.modules()):
+        return defended
+    exact = copy.deepcopy(defended)
+    for part in exact.purifier.modules():
+        if isinstance(part, UNet):
+            part.precision = "float32"
+            part.options["precision"] = "float32"
+    return exact
+
+
+def _reduced(part: nn.Module) -> bool:
+    return isinstance(part, UNet) and part.precision != "float32"
 
 
 def _side(defended: Defended, size: int | None) -> int:
