@@ -3,6 +3,7 @@
 from jernih.detectors.base import DETECTORS, Calibration, Comparison, Detector, Source
 from jernih.detectors.combination import Combination
 from jernih.detectors.feature_squeezing import FeatureSqueezing
+from jernih.detectors.gradient_alignment import GradientAlignment
 from jernih.detectors.jensen_shannon import JensenShannon
 from jernih.detectors.mahalanobis import Mahalanobis
 from jernih.detectors.prediction_change import PredictionChange
@@ -15,6 +16,7 @@ __all__ = [
     "Comparison",
     "Detector",
     "FeatureSqueezing",
+    "GradientAlignment",
     "JensenShannon",
     "Mahalanobis",
     "PredictionChange",
