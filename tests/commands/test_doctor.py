@@ -44,6 +44,31 @@ def test_it_notices_what_is_wrong(
     assert "[serve]" in out
 
 
+@pytest.mark.parametrize(
+    ("told", "row"),
+    [
+        ({"amx_bf16": False, "avx512_bf16": True}, "in hardware"),
+        ({"amx_bf16": False, "avx512_bf16": False}, "not in hardware"),
+        ({"neon": True, "bf16": True}, "in hardware"),
+        ({"neon": True}, "not known"),
+        (None, "not known"),
+    ],
+)
+def test_whether_bfloat16_pays(
+    told: dict[str, bool] | None,
+    row: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if told is None:
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
+    _, out, _ = call("doctor", monkeypatch=monkeypatch, capsys=capsys)
+    (line,) = (line for line in out.splitlines() if "bfloat16" in line)
+    assert [cell.strip() for cell in line.split("│")[1:3]] == ["bfloat16 on the CPU", row]
+
+
 def test_extras_are_those_of_the_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     known = project["optional-dependencies"]

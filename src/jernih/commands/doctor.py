@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Annotated, Any
 
@@ -51,6 +52,7 @@ def examine() -> dict[str, Any]:
         "cuda": cuda,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "bfloat16": _bfloat16(),
         "memory_gib": _memory(),
         "disk_free_gib": round(disk.free / 2**30, 1),
         "weights": weights,
@@ -88,6 +90,8 @@ def _show(found: dict[str, Any]) -> None:
         table.add_row(name, version or "[bold]missing[/bold]")
     table.add_row("CUDA devices", ", ".join(found["cuda"]) or "none: the CPU is used")
     table.add_row("cores, threads", f"{found['cores']}, {found['threads']}")
+    hardware = {True: "in hardware", False: "not in hardware", None: "not known"}
+    table.add_row("bfloat16 on the CPU", hardware[found["bfloat16"]])
     table.add_row("memory", f"{found['memory_gib']} GiB")
     table.add_row("free disk here", f"{found['disk_free_gib']} GiB")
     for name, state in found["weights"].items():
@@ -108,6 +112,15 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _bfloat16() -> bool | None:
+    """Whether the processor multiplies bfloat16 itself; None where torch does not tell."""
+    import torch
+
+    told: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    known = [told[name] for name in ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16") if name in told]
+    return any(known) if known else None
 
 
 def _memory() -> float | None:

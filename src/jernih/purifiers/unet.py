@@ -80,8 +80,9 @@ class UNet(Purifier):
         condition: whether the decoder's maps are scaled and shifted by the strength of the
             disturbance, which the network estimates (as FFDNet is told it, arXiv:1710.04026).
         precision: ``"bfloat16"`` for less time outside training, on processors and GPUs that
-            multiply it in hardware; elsewhere it takes more. The first layer, which sees single
-            grey levels, and the sum with the image stay in float32; so do ONNX files as a whole.
+            multiply it in hardware (``jernih doctor``); elsewhere it takes more. The first layer,
+            which sees single grey levels, and the sum with the image stay in float32; so do ONNX
+            files as a whole.
         strength: factor on the prediction outside training, from 0 on. On images not trained on,
             networks predict perturbations of the right direction and too small: what is left of
             them still points a classifier the wrong way. A little more than 1 mends that, at some
