@@ -1,6 +1,7 @@
 """What purifiers restore and what they cost, side by side in one run.
 
-    python benchmarks/purifiers.py configs/jernih-s-imagenet.yaml --out benchmarks/results
+    jernih run configs/jernih-s-imagenet.yaml --set model.purifier_weights=jernih-s-imagenet
+    python benchmarks/purifiers.py runs/jernih-s-imagenet/config.yaml --out benchmarks/results
 
 On the test images of a run whose models are trained: the share that the classifier gets right,
 clean and under FGSM made on the classifier alone (an oblivious attacker), each through every
