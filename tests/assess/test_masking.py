@@ -184,6 +184,24 @@ def test_the_path_that_is_attacked_has_to_fall_with_the_bound() -> None:
     assert "not monotone" in {w.check for w in found.warnings}
 
 
+def test_attacks_led_by_other_labels_are_not_held_against_each_other() -> None:
+    led = one_step(0.0), replace(one_step(0.2), labels="predicted", eps=9 / 255)
+    assert checks(*led) == {}
+    assert "not monotone" in checks(led[0], replace(led[1], labels="true"))
+    many = seen(0.2, labels="predicted")
+    assert checks(led[0], many) == {}
+    assert "one step beats many" in checks(led[0], replace(many, labels="true"))
+    assert many.named == "pgd-40 of predicted labels (gradient, L∞ ≤ 8/255)"
+
+
+def test_a_survey_says_what_led_its_attack() -> None:
+    model = defended_model(detector=False)
+    for labels in ("true", "predicted"):
+        made = SurveyPlan("s", plan(PGD(steps=2), "oblivious"), labels=labels)
+        told = measured_in_survey(survey(model.classifier, {"a": Identity()}, Scenes(8), made))
+        assert {m.labels for m in told} == {labels}
+
+
 def surveyed(attack: Attack, knowledge: Knowledge, n: int = 20) -> Survey:
     model = defended_model(detector=False)
     purifiers = {"main": model.purifier, "other": Identity()}

@@ -9,7 +9,7 @@ arXiv:1902.06705).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from jernih.assess.result import Assessment, Rate, Severity
 from jernih.assess.survey_result import BARE, Survey
 from jernih.assess.words import format_eps, format_norm, format_rate
 from jernih.attacks import ATTACKS
-from jernih.types import Norm, Threat
+from jernih.types import Labels, Norm, Threat
 
 Kind = Literal["gradient", "single step", "black box", "transfer", "control"]
 """How an attack came by its perturbation. Transfer: with the gradient of another model, such as of
@@ -32,7 +32,7 @@ UNBOUNDED_AT: dict[Norm, float] = {"linf": 1.0, "l2": 1e3, "l1": 1e6}
 CLASSIFIER = "the classifier"
 DEFENDED = "the defended model"
 
-Key = tuple[str, Norm, float]
+Key = tuple[str, Labels, Norm, float]
 Remark = tuple[Severity, str]
 
 
@@ -48,6 +48,8 @@ class Measured:
         norm: the norm of its bound.
         eps: the bound.
         accuracy: share of the images still classified correctly.
+        labels: what it led away from. One that leads away from predicted labels leaves alone the
+            images that were wrong before, so it is not held against one that does not.
     """
 
     model: str
@@ -57,18 +59,20 @@ class Measured:
     norm: Norm
     eps: float
     accuracy: Rate
+    labels: Labels = "true"
 
     @property
     def named(self) -> str:
         """The attack and its bound in a few words."""
         steps = "" if self.steps is None else f"-{self.steps}"
         bound = f"{format_norm(self.norm)} ≤ {format_eps(self.eps)}"
-        return f"{self.attack}{steps} ({self.kind}, {bound})"
+        led = " of predicted labels" if self.labels == "predicted" else ""
+        return f"{self.attack}{steps}{led} ({self.kind}, {bound})"
 
     @property
     def key(self) -> Key:
         """What attacks must share to be compared."""
-        return self.model, self.norm, self.eps
+        return self.model, self.labels, self.norm, self.eps
 
 
 def kind_of(attack: Mapping[str, Any]) -> Kind:
@@ -118,7 +122,8 @@ def _measured(model: str, attack: Mapping[str, Any], threat: Threat, accuracy: R
     if kind != "control" and threat.knowledge == "oblivious" and model != CLASSIFIER:
         kind = "transfer"
     steps = attack.get("steps")
-    return Measured(model, attack["name"], steps, kind, threat.norm, threat.eps, accuracy)
+    labels: Labels = "predicted" if attack.get("labels") == "predicted" else "true"
+    return Measured(model, attack["name"], steps, kind, threat.norm, threat.eps, accuracy, labels)
 
 
 def clearly_lower(first: Rate, second: Rate) -> bool:
@@ -183,13 +188,12 @@ def larger_bound_loses(measured: Iterable[Measured]) -> Iterator[Remark]:
     """An attack that fools fewer images within a larger bound."""
     order = sorted(
         (m for m in measured if m.kind in (*WHITE, "black box")),
-        key=lambda m: (m.model, m.attack, m.steps or 0, m.norm, m.eps),
+        key=lambda m: (m.model, m.labels, m.attack, m.steps or 0, m.norm, m.eps),
     )
     rises = [
         (a, b)
         for a, b in pairwise(order)
-        if (a.model, a.attack, a.steps, a.norm) == (b.model, b.attack, b.steps, b.norm)
-        and clearly_lower(a.accuracy, b.accuracy)
+        if replace(a, eps=b.eps, accuracy=b.accuracy) == b and clearly_lower(a.accuracy, b.accuracy)
     ]
     if rises:
         yield (
