@@ -20,6 +20,7 @@ from jernih.classifiers import Classifier
 from jernih.detectors import Detector, Mahalanobis, PredictionChange, ReconstructionError
 from jernih.harmless import HARMLESS
 from jernih.purifiers import Identity, Purifier
+from jernih.randomness import generator
 from jernih.types import Threat
 from jernih.validate import InputError
 from tests.assess.examples import Scenes, Smooth, Template, assessment, defended_model, plan
@@ -127,6 +128,47 @@ def test_agrees_with_the_detectors_asked_directly() -> None:
         assert flagged.successes == int((scores > detector.threshold).sum())
         assert flagged.method == "wilson"
         assert darker.alarms[name].ratio == pytest.approx(flagged.value / FPR)
+
+
+class Wrong(Scenes):
+    """Every fourth scene is called what it is not: an attack finds its work done and stops."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
+        image, label, place = super().__getitem__(index)
+        return image, 1 - label if index % 4 == 0 else label, place
+
+
+def test_only_images_that_an_attack_had_to_turn_are_to_be_found() -> None:
+    attacks = [(PGD(steps=3), ("4/255",)), (FGSM(), ("4/255",))]
+    made = planned(attacks=attacks, harmless=[], batch_size=20)
+    found = surveyed(made, scenes=Wrong(20))
+    by_steps, at_once = found.attacked
+    assert (by_steps.n, by_steps.accuracy.n, by_steps.accuracy.successes) == (15, 15, 0)
+    assert (at_once.n, at_once.accuracy.n) == (15, 15)
+    scenes = [Wrong(20)[k] for k in range(20)]
+    images = torch.stack([image for image, _, _ in scenes])
+    labels = torch.tensor([label for _, label, _ in scenes])
+    right = CLASSIFIER(images).argmax(1) == labels
+    source = generator(0, "detection", 0)
+    attacked = PGD(steps=3).perturb(CLASSIFIER, images, labels, [4 / 255], generator=source)[0]
+    for name, detector in detectors().items():
+        scores = [detector(some).detach().numpy() for some in (images, attacked[right])]
+        area = roc_auc_score(np.repeat([0, 1], [20, 15]), np.concatenate(scores))
+        assert by_steps.found[name].auroc.value == pytest.approx(area)
+        assert by_steps.found[name].flagged.n == 15
+
+
+def test_a_classifier_that_is_always_wrong_leaves_nothing_to_find() -> None:
+    everything = surveyed(planned(attacks=[(PGD(steps=1), (0.01,))]), scenes=AllWrong(8))
+    assert everything.attacked == ()
+
+
+class AllWrong(Scenes):
+    """Nothing is called what it is."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
+        image, label, place = super().__getitem__(index)
+        return image, 1 - label, place
 
 
 def test_a_detector_of_noise_finds_noise_and_its_opposite_none() -> None:

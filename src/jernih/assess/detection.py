@@ -260,14 +260,19 @@ def _attacked(
     plan: DetectionPlan,
     bootstrap: Bootstrap,
 ) -> Iterator[AttackedRow]:
-    image = np.tile(np.arange(bootstrap.n), 2)
-    positive = np.repeat([False, True], bootstrap.n)
+    was_right = seen[_column(CLEAN, "right")]
+    if not was_right.any():
+        return
+    everyone = np.arange(bootstrap.n)
+    image = np.concatenate([everyone, everyone[was_right]])
+    positive = np.arange(len(image)) >= bootstrap.n
     for a, one in enumerate(plan.assessments):
         for e, eps in enumerate(one.bounds):
             condition = f"attack-{a}-{e}"
             found = {}
             for place, (name, detector) in enumerate(detectors.items()):
-                clean, scores = seen[_column(CLEAN, place)], seen[_column(condition, place)]
+                clean = seen[_column(CLEAN, place)]
+                scores = seen[_column(condition, place)][was_right]
                 auroc, _ = ranking(np.concatenate([clean, scores]), positive, image, bootstrap)
                 at = tuple(
                     FoundAt(fpr, rate(scores > least_flagged(clean, fpr), plan.level))
@@ -277,8 +282,8 @@ def _attacked(
             yield AttackedRow(
                 attack=one.describe()["attack"],
                 threat=Threat(one.attack.norm, eps, "oblivious"),
-                n=bootstrap.n,
-                accuracy=rate(seen[_column(condition, "right")], plan.level),
+                n=int(was_right.sum()),
+                accuracy=rate(seen[_column(condition, "right")][was_right], plan.level),
                 found=found,
             )
 

@@ -55,7 +55,9 @@ class AttackedRow:
     Attributes:
         attack: the attack as plain data.
         threat: what the attacker could do.
-        n: attacked images; as many unchanged ones stand against them.
+        n: attacked images that the classifier was right on before: on the others most attacks find
+            their work done and stop, and nobody can find what is not there. All clean images of
+            the survey stand against them.
         accuracy: the classifier's on the attacked images: what it gets right needs no alarm.
         found: what was found, by detector.
     """
