@@ -45,7 +45,7 @@ docs: $(VENV)/.installed-dev
 peers: $(VENV)/.installed-peers
 
 test: lint peers
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 slow: peers
 	$(BIN)/python -m pytest -m slow

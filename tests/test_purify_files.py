@@ -134,11 +134,14 @@ def test_find_purifier(tmp_path: Path) -> None:
     assert torch.allclose(halved(grey), (grey + found(grey)) / 2, atol=1e-6)
     assert find_purifier().describe() == find_purifier("jernih-s-imagenet").describe()
     for arguments, message in (
-        ({"options": {"a": 1}}, "expected one of 'strength'; got 'a'"),
+        ({"options": {"a": 1}}, "expected one of 'strength', 'precision'; got 'a'"),
         ({"options": {"strength": -1}}, "strength"),
         ({"weights": "x", "name": "jpeg"}, "got both"),
         ({"name": "jernih-s"}, "weights for 'jernih-s', which learns"),
-        ({"weights": tmp_path / "s.safetensors", "options": {"a": 1}}, "'strength'; got 'a'"),
+        (
+            {"weights": tmp_path / "s.safetensors", "options": {"a": 1}},
+            "'strength', 'precision'; got 'a'",
+        ),
         ({"name": "jpgg"}, "nearest: 'jpeg'"),
     ):
         with pytest.raises(InputError, match=message):

@@ -116,9 +116,8 @@ def survey_detection(
 ) -> DetectionSurvey:
     """Measure what several detectors find, and how often they raise a false alarm.
 
-    Images are attacked, changed and restored once for all detectors. The attacker sees the
-    classifier alone. Nothing is fitted or calibrated here, so that images which served neither
-    purpose tell how detectors do on new ones.
+    Images are attacked, changed and restored once for all detectors, by an attacker who sees the
+    classifier alone. Nothing is fitted or calibrated on them.
 
     Args:
         detectors: calibrated detectors by name, all of one classifier and purifier, in evaluation
@@ -261,13 +260,10 @@ def _attacked(
     bootstrap: Bootstrap,
 ) -> Iterator[AttackedRow]:
     was_right = seen[_column(CLEAN, "right")]
-    if not was_right.any():
-        return
-    everyone = np.arange(bootstrap.n)
-    image = np.concatenate([everyone, everyone[was_right]])
+    image = np.concatenate([np.arange(bootstrap.n), np.flatnonzero(was_right)])
     positive = np.arange(len(image)) >= bootstrap.n
     for a, one in enumerate(plan.assessments):
-        for e, eps in enumerate(one.bounds):
+        for e, eps in enumerate(one.bounds if was_right.any() else ()):
             condition = f"attack-{a}-{e}"
             found = {}
             for place, (name, detector) in enumerate(detectors.items()):
