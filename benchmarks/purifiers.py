@@ -39,6 +39,7 @@ from jernih.classifiers.prepare import channels_last
 from jernih.config import load_config
 from jernih.pipeline import Pipeline
 from jernih.purifiers import PURIFIERS, Purifier, UNet, restore_purifier
+from jernih.randomness import seeded
 from jernih.storage import write_json
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +48,8 @@ STUDY_A = ROOT / "weights" / "study-a-deep-autoencoder.safetensors"
 
 def purifiers(own: Purifier, study_b: Path | None) -> dict[str, Purifier]:
     """All that are compared, by name; none of them is the bare classifier."""
-    trained = restore_purifier(study_b) if study_b else PURIFIERS.create(**_study_b())
+    with seeded("study B"):
+        trained = restore_purifier(study_b) if study_b else PURIFIERS.create(**_study_b())
     ours = {own.name: own}
     if isinstance(own, UNet):
         reduced = copy.deepcopy(own)
