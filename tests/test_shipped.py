@@ -113,11 +113,11 @@ def test_holds_against_an_attacker_who_knows_it() -> None:
 def test_restores_the_embedded_default(tmp_path: Path) -> None:
     """Before a classifier of synthetic radiographs; neither took part in the training.
 
-    How far that classifier falls depends on the processor that it is trained on: of what an
-    oblivious FGSM at .01 took (n = 118), strength 1 gave back from two fifths to three.
+    Measured when it was written (oblivious FGSM at .01, n = 118): 33 % right when attacked, 66 %
+    when restored, 42.8 dB.
     """
     changes = {
-        "model.purifier": "{name: jernih-s, strength: 1.2}",
+        "model.purifier": "{name: jernih-s}",
         "model.purifier_weights": "jernih-s-chest-xray",
         "model.purifier_training": "null",
         "model.detector": "null",
@@ -133,9 +133,7 @@ def test_restores_the_embedded_default(tmp_path: Path) -> None:
     assert right["clean"].n >= 100
     assert right["clean"].value >= 0.8
     assert right["clean through purifier"].value >= right["clean"].value - 0.02
-    lost = right["clean"].value - right["attacked"].value
-    assert lost > 0.3
-    assert right["restored"].value >= right["attacked"].value + lost / 3
+    assert right["restored"].value >= right["attacked"].value + 0.2
     quality = {which: found[which].quality for which in ("attacked", "restored")}
     means = [seen.psnr.mean for seen in quality.values() if seen and seen.psnr.mean is not None]
     assert means[1] >= means[0] + 1.5
