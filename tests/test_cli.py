@@ -144,11 +144,14 @@ def test_package(config: Path, tmp_path: Path, jernih_command: Any) -> None:
 def test_own_module_in_the_current_folder(
     config: Path, tmp_path: Path, jernih_command: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "mine.py").write_text("from tests.helpers import edge_network as network\n")
+    # A name that no other test's module has: an imported module stays while the process lasts.
+    (tmp_path / "in_this_folder.py").write_text(
+        "from tests.helpers import edge_network as network\n"
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(tmp_path))])
     code, _, err = jernih_command(
-        "model", str(config), "--set", "model.classifier.name=mine:network"
+        "model", str(config), "--set", "model.classifier.name=in_this_folder:network"
     )
     assert code == 0, err
 
@@ -349,9 +352,10 @@ def test_ctrl_c_in_the_middle_of_training(config: Path, tmp_path: Path) -> None:
         cwd=Path(__file__).parents[1], start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    history = tmp_path / "run/model/classifier/history.csv"
+    # Written after the epoch's row of the history: Ctrl-C in between has nothing to go on from.
+    last = tmp_path / "run/model/classifier/checkpoints/last.ckpt"
     patience = time.monotonic() + 120
-    while not history.is_file() and time.monotonic() < patience and process.poll() is None:
+    while not last.is_file() and time.monotonic() < patience and process.poll() is None:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
     try:
@@ -362,7 +366,7 @@ def test_ctrl_c_in_the_middle_of_training(config: Path, tmp_path: Path) -> None:
     assert process.returncode == 130, err
     assert "error: interrupted; the same command goes on from here" in err
     assert "Traceback" not in err
-    assert (tmp_path / "run/model/classifier/checkpoints/last.ckpt").is_file()
+    assert last.is_file()
 
 
 def test_purify(

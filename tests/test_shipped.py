@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from jernih.attacks import FGSM, PGD
-from jernih.classifiers import restore_classifier
+from jernih.classifiers import Classifier, restore_classifier
 from jernih.config import load_config
-from jernih.data.phantom.radiograph import render
+from jernih.data.phantom import LABELS, render
 from jernih.pipeline import Pipeline
 from jernih.purifiers import restore_purifier
 from jernih.randomness import generator
@@ -50,11 +50,9 @@ def test_is_what_its_card_says(name: str) -> None:
         assert figure["low"] <= figure["accuracy"] <= figure["high"]
 
 
-def phantoms() -> Tensor:
-    """Six synthetic radiographs (6, 3, 128, 128)."""
-    fields = [
-        render(np.random.default_rng(k), ("NORMAL", "PNEUMONIA")[k % 2], 128) for k in range(6)
-    ]
+def phantoms(count: int = 6, size: int = 128, first: int = 0) -> Tensor:
+    """Synthetic radiographs (N, 3, size, size), by turns without and with pneumonia."""
+    fields = [render(np.random.default_rng(first + k), LABELS[k % 2], size) for k in range(count)]
     return torch.from_numpy(np.stack(fields)).float()[:, None].expand(-1, 3, -1, -1).contiguous()
 
 
@@ -109,34 +107,60 @@ def test_holds_against_an_attacker_who_knows_it() -> None:
     assert robust >= 4
 
 
-@pytest.mark.slow
-def test_restores_the_embedded_default(tmp_path: Path) -> None:
-    """Before a classifier of synthetic radiographs; neither took part in the training.
+@pytest.fixture(scope="module")
+def embedded() -> list[tuple[Classifier, Tensor, Tensor, Tensor]]:
+    """Three classifiers of the embedded default, each with images, labels and attacked images.
 
-    Measured when it was written (oblivious FGSM at .01, n = 118): 33 % right when attacked, 66 %
-    when restored, 42.8 dB.
+    Several, because what there is to give back differs more from one to the next than anything
+    else here; fixed ones, because training makes others on each processor.
     """
-    changes = {
-        "model.purifier": "{name: jernih-s}",
-        "model.purifier_weights": "jernih-s-chest-xray",
-        "model.purifier_training": "null",
-        "model.detector": "null",
-        "model.epsilons": "[0.01]",
-        "assess.knowledge": "[oblivious]",
-    }
-    config = load_config(ROOT / "configs/phantom.yaml", [f"{k}={v}" for k, v in changes.items()])
-    found = {
-        condition.which: condition
-        for condition in Pipeline(config, out=tmp_path / "run").assess().conditions
-    }
-    right = {which: condition.accuracy for which, condition in found.items()}
-    assert right["clean"].n >= 100
-    assert right["clean"].value >= 0.8
-    assert right["clean through purifier"].value >= right["clean"].value - 0.02
-    assert right["restored"].value >= right["attacked"].value + 0.2
-    quality = {which: found[which].quality for which in ("attacked", "restored")}
-    means = [seen.psnr.mean for seen in quality.values() if seen and seen.psnr.mean is not None]
-    assert means[1] >= means[0] + 1.5
+    images, labels = phantoms(60, 224, first=1000), torch.arange(60) % 2
+    found = []
+    for k in range(3):
+        classifier = restore_classifier(ROOT / f"weights/phantom-{k}.safetensors").frozen()
+        found.append((classifier, images, labels, FGSM(0.01)(classifier, images, labels).images))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "gain", "decibels"),
+    [("jernih-s-chest-xray", 0.62, 0.35, 2), ("jernih-s-imagenet", 0.82, 0.54, -4)],
+)
+@torch.no_grad()
+def test_restores_the_embedded_default(
+    name: str,
+    least: float,
+    gain: float,
+    decibels: float,
+    embedded: list[tuple[Classifier, Tensor, Tensor, Tensor]],
+) -> None:
+    """Before classifiers of synthetic radiographs: none of it took part in the training.
+
+    Measured when it was written (oblivious FGSM at .01, 3 × 60 images): 27.8 % right when attacked;
+    68.3 % with the chest one and 2.6 dB gained; 87.8 % with the one for natural images, which pays
+    for it with 3.3 dB.
+    """
+    purifier = restore_purifier(name)
+
+    def restore(images: Tensor) -> Tensor:
+        return torch.cat([purifier(part) for part in images.split(4)])
+
+    through = restore(embedded[0][1])
+    right: dict[str, list[Tensor]] = {}
+    gained = []
+    for classifier, images, labels, attacked in embedded:
+        restored = restore(attacked)
+        gained.append(psnr(restored, images) - psnr(attacked, images))
+        for which, seen in (
+            ("clean", images), ("through", through), ("attacked", attacked), ("restored", restored),
+        ):  # fmt: skip
+            right.setdefault(which, []).append(classifier(seen).argmax(1) == labels)
+    share = {which: float(torch.cat(found).float().mean()) for which, found in right.items()}
+    assert share["clean"] >= 0.88
+    assert share["through"] >= share["clean"] - 0.02
+    assert share["restored"] >= least
+    assert share["restored"] >= share["attacked"] + gain
+    assert float(torch.cat(gained).mean()) >= decibels
 
 
 @pytest.mark.slow
