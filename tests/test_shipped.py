@@ -143,7 +143,7 @@ def test_restores_the_embedded_default(
     purifier = restore_purifier(name)
 
     def restore(images: Tensor) -> Tensor:
-        return torch.cat([purifier(part) for part in images.split(4)])
+        return torch.cat([purifier(part) for part in torch.split(images, 4)])
 
     through = restore(embedded[0][1])
     right: dict[str, list[Tensor]] = {}

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_curve
+from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor, nn
 
-from jernih.assess import AssessmentPlan, assess
+from jernih.assess import AssessmentPlan, assess, write_report
 from jernih.assess.observations import FIELDS, load_part
 from jernih.assess.result import Assessment
 from jernih.attacks import Attack
@@ -115,6 +115,57 @@ def test_detection_counts_what_the_threshold_flags() -> None:
                 drop_intermediate=False,
             )
             assert point.tpr.value == pytest.approx(tpr[fpr <= point.fpr + 1e-9].max())
+
+
+class Some(Noise):
+    """Noise on the images of one class; the others stay as they are."""
+
+    def __init__(self, label: int) -> None:
+        super().__init__()
+        self.label = label
+
+    def run(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        eps: float,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        noisy = super().run(model, images, labels, eps, generator)
+        return torch.where((labels == self.label)[:, None, None, None], noisy, images)
+
+
+def page_of(found: Assessment, folder: Path) -> str:
+    return " ".join(write_report(found, folder).read_text(encoding="utf-8").split())
+
+
+def test_images_that_an_attack_left_alone_are_not_there_to_be_found(tmp_path: Path) -> None:
+    found = run(plan=AssessmentPlan(Some(1), (0.05, 0.1), batch_size=8))
+    seen, detection = found.observations, found.detection
+    assert seen is not None
+    assert detection is not None
+    assert detection.threshold is not None
+    changed = seen["label"] == 1
+    assert len(detection.results) == 4
+    for number, result in enumerate(detection.results):
+        scores = seen["attacked_score"][divmod(number, 2)][changed]
+        assert result.tpr is not None
+        assert result.n == result.tpr.n == 10
+        assert result.tpr.successes == int((scores > detection.threshold).sum())
+        area = roc_auc_score([0] * 20 + [1] * 10, np.concatenate([seen["clean_score"], scores]))
+        assert result.auroc.value == pytest.approx(area)
+    page = page_of(found, tmp_path)
+    assert "n = 20 clean, 10 attacked" in page
+    assert "are not counted as attacked" in page
+
+
+def test_an_attack_that_changes_nothing_leaves_nothing_to_detect(tmp_path: Path) -> None:
+    found = run(plan=AssessmentPlan(Some(7), (0.05,), batch_size=8))
+    assert found.detection is not None
+    assert found.detection.results == ()
+    assert found.detection.fpr is not None
+    assert "there is nothing to detect" in page_of(found, tmp_path)
 
 
 def test_a_detector_without_a_threshold_has_an_auroc_and_no_rates() -> None:

@@ -215,7 +215,8 @@ class DetectionResult:
 
     Attributes:
         threat: the threat model.
-        n: attacked images; as many clean ones stand against them.
+        n: attacked images, less those that the attack left as they were, as many do with images
+            that fool the model already. All clean ones stand against them.
         tpr: share of the attacked images that is flagged; None without a threshold.
         auroc: area under the ROC curve, clean against attacked.
         roc: that curve.
@@ -241,7 +242,7 @@ class Detection:
         nominal_fpr: the false-positive rate that the threshold was set for.
         calibration_n: clean images that it was set on.
         fpr: the false-positive rate met on the clean images of this assessment.
-        results: one entry for each threat model.
+        results: one entry for each threat model under which the attack changed any image.
     """
 
     detector: str

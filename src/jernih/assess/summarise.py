@@ -193,8 +193,6 @@ def _detection(
         return None
     calibration = defended.detector.calibration
     clean = seen["clean_score"]
-    image = np.tile(np.arange(len(seen)), 2)
-    is_attacked = np.repeat([False, True], len(seen))
 
     def flagged(scores: Array) -> Rate | None:
         if calibration is None:
@@ -203,12 +201,18 @@ def _detection(
 
     results = []
     for k, e, threat in threats:
-        scores = seen["attacked_score"][k, e]
+        # An image that fooled before it was attacked is often left as it is: nothing to find.
+        changed = np.flatnonzero(seen["linf"][k, e] > 0)
+        if not len(changed):
+            continue
+        scores = seen["attacked_score"][k, e][changed]
+        image = np.concatenate([np.arange(len(seen)), changed])
+        is_attacked = np.arange(len(image)) >= len(seen)
         auroc, roc = ranking(np.concatenate([clean, scores]), is_attacked, image, bootstrap)
         at = tuple(
             FoundAt(fpr, rate(scores > least_flagged(clean, fpr), bootstrap.level)) for fpr in FPRS
         )
-        results.append(DetectionResult(threat, len(seen), flagged(scores), auroc, roc, at))
+        results.append(DetectionResult(threat, len(changed), flagged(scores), auroc, roc, at))
     return Detection(
         detector=str(defended.detector.name),
         threshold=None if calibration is None else calibration.threshold,

@@ -96,15 +96,18 @@ def _overall(a: Assessment) -> Iterator[Plot]:
         None,
         partial(accuracy_against_bound, a),
     )
-    if a.detection:
+    if a.detection and a.detection.results:
         areas = "; ".join(
             f"{format_threat(r.threat, a.attack)}: {format_interval(r.auroc, as_percent=False)}"
             for r in a.detection.results
         )
+        counts = sorted({r.n for r in a.detection.results})
+        attacked = " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
         yield Plot(
             "detection-roc",
-            f"Detection of attacked images ({a.attack}, n = {a.n} clean and {a.n} attacked)",
-            f"ROC curves of the detector, n = {a.n}. Area under the curve: {areas}.",
+            f"Detection of attacked images ({a.attack}, n = {a.n} clean, {attacked} attacked)",
+            f"ROC curves of the detector, n = {a.n} clean, {attacked} attacked. "
+            f"Area under the curve: {areas}.",
             None,
             partial(detection_roc, a),
         )
