@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from torch import Tensor
 
@@ -76,6 +78,19 @@ def test_a_survey_led_by_true_labels_is_warned_of(
     warned = [f.text for f in find_warnings(assessment(), [told]) if f.check == "label leak"]
     assert len(warned) == leaks
     assert all("oblivious fgsm, L∞ ≤ 4/255: 100.0 %" in text for text in warned)
+    assert all("Ask a survey with labels: predicted" in text for text in warned)
+
+
+def test_a_survey_led_by_predicted_labels_is_not_told_to_ask_one() -> None:
+    attack = AssessmentPlan(FGSM(), ("4/255",), ("oblivious",))
+    told = survey(
+        defended_model().classifier, {"main": Overdone()}, Confusing(40), SurveyPlan("t", attack)
+    )
+    led = dataclasses.replace(told, attack={**told.attack, "labels": "predicted"})
+    texts = [f.text for f in find_warnings(assessment(), [led]) if f.check == "label leak"]
+    assert len(texts) == 1
+    assert "led some images back to their true class" in texts[0]
+    assert "labels: predicted" not in texts[0]
 
 
 def test_an_assessment_with_true_labels_is_warned_of() -> None:

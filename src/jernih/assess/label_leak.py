@@ -18,6 +18,11 @@ MEANING = (
     "No image gets easier by an attack, so this one must have told the purifier the true class, "
     "from which it led away. Ask a survey with labels: predicted instead."
 )
+LED_BACK = (
+    "This attack led away from what the classifier said, also where that was wrong, and so "
+    "led some images back to their true class. Look at another attack before you trust these "
+    "figures."
+)
 
 
 def label_leaks(assessment: Assessment) -> Iterator[tuple[Severity, str]]:
@@ -54,8 +59,9 @@ def label_leaks_in_survey(survey: Survey) -> Iterator[tuple[Severity, str]]:
             named = format_threat(row.threat, survey.attack_name)
             found.append(f"{row.purifier}, {named}: {format_rate(row.accuracy)}")
     if bare is not None and found:
+        meaning = LED_BACK if survey.attack.get("labels") == "predicted" else MEANING
         yield (
             "serious",
             f"In “{survey.title}” restored images are more often right than the clean ones were "
-            f"({format_rate(bare.accuracy)} of {survey.n}): {'; '.join(found)}. {MEANING}",
+            f"({format_rate(bare.accuracy)} of {survey.n}): {'; '.join(found)}. {meaning}",
         )
