@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.data.test_untrusted import deflated, many_scans
-from tests.serve.running import running
+from tests.serve.running import running, wait_until
 from tests.serve.test_http import PNG, answerer, post
 
 httpx = pytest.importorskip("httpx")
@@ -50,9 +50,7 @@ def test_clients_that_leave_are_no_failures(caplog: pytest.LogCaptureFixture) ->
     with running(answerer()) as address:
         with caplog.at_level(logging.INFO, "jernih.serve"), unfinished(address):
             time.sleep(0.3)
-        limit = time.monotonic() + 10
-        while '"status": 0' not in caplog.text and time.monotonic() < limit:
-            time.sleep(0.05)
+        wait_until(lambda: '"status": 0' in caplog.text)
         told = httpx.get(f"{address}/metrics").text
     assert 'status="499"' in told
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

@@ -25,7 +25,7 @@ from jernih.data.images import read_image, write_png
 from jernih.data.modify import Prepare
 from jernih.randomness import generator
 from tests.data.test_dicom import write as write_dicom
-from tests.serve.running import running
+from tests.serve.running import running, wait_until
 from tests.test_answer import model
 
 httpx = pytest.importorskip("httpx")
@@ -264,6 +264,8 @@ def test_requests_at_once_pass_the_model_together(images: list[bytes]) -> None:
         assert len(asked.seen) < len(images)
         for one, other in zip(found, alone, strict=True):
             assert one["probabilities"] == pytest.approx(other, abs=1e-4)
+        answered = 'jernih_requests_total{route="/v1/classify",status="200"} 16.0'
+        wait_until(lambda: answered in httpx.get(f"{address}/metrics").text)
         page = httpx.get(f"{address}/metrics").text
     from prometheus_client.parser import text_string_to_metric_families
 
@@ -374,6 +376,7 @@ def test_logs_tell_nothing_of_the_content(
         post(address, images[0])
         post(address, b"broken")
         httpx.get(f"{address}/v1/patient-7.png")
+        wait_until(lambda: '"status": 404' in caplog.text)
     lines = [
         json.loads(record.getMessage())
         for record in caplog.records
