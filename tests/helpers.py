@@ -1,8 +1,10 @@
-"""Small data sets that the tests share."""
+"""Small data sets that the tests share, and a way to wait."""
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,14 @@ from jernih.data.manifest import Manifest, Record
 from jernih.data.modify import Augment, ImageDataset, Prepare
 from jernih.randomness import generator
 from jernih.storage import sha256_file
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 10) -> bool:
+    """Return once it holds, or when the time is up; whether it held."""
+    limit = time.monotonic() + seconds
+    while not (held := holds()) and time.monotonic() < limit:
+        time.sleep(0.05)
+    return held
 
 
 def striped_folder(root: Path, each: int = 8, size: int = 32, classes: str = "ab") -> Path:

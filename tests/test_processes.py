@@ -17,6 +17,7 @@ import pytest
 
 from jernih.data.unreadable import UnreadableImage
 from jernih.processes import ProcessDied, Processes
+from tests.helpers import wait_until
 
 _begun = 0
 
@@ -178,7 +179,4 @@ def test_nothing_is_left_behind_by_a_killed_program(tmp_path: Path) -> None:
     child = int(program.stdout.readline())
     program.kill()
     program.communicate()
-    limit = time.monotonic() + 20
-    while Path(f"/proc/{child}").exists() and time.monotonic() < limit:
-        time.sleep(0.1)
-    assert not Path(f"/proc/{child}").exists()
+    assert wait_until(lambda: not Path(f"/proc/{child}").exists(), 20)

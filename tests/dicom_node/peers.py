@@ -21,6 +21,7 @@ from jernih.answer import Answerer
 from jernih.data.modify import Prepare
 from jernih.dicom_node.settings import NodeSettings, Peer
 from tests.data.test_dicom import write
+from tests.helpers import wait_until
 from tests.test_answer import model
 
 ORTHANC = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin")
@@ -103,11 +104,7 @@ class Orthanc:
 
     def wait(self, count: int, seconds: float = 60) -> list[dict[str, Any]]:
         """Wait until there are so many instances."""
-        limit = time.monotonic() + seconds
-        while time.monotonic() < limit:
-            if len(self.get("/instances")) >= count:
-                break
-            time.sleep(0.1)
+        wait_until(lambda: len(self.get("/instances")) >= count, seconds)
         return self.instances()
 
 

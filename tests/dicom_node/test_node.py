@@ -36,6 +36,7 @@ from tests.dicom_node.peers import (
     settings,
     storescu,
 )
+from tests.helpers import wait_until
 from tests.test_answer import model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # pydicom's, about odd values
@@ -101,10 +102,8 @@ def test_a_peer_that_is_down_gets_it_later(tmp_path: Path) -> None:
     files = [radiograph(tmp_path / f"{k}.dcm", k) for k in range(3)]
     with DicomNode(answerer(), settings(tmp_path / "spool", port)) as node:
         assert storescu(node.port, *files)[0] == 0
-        limit = time.monotonic() + 30
-        while len(list((tmp_path / "spool" / "outgoing").glob("*.dcm"))) < 6:
-            assert time.monotonic() < limit
-            time.sleep(0.1)
+        outgoing = tmp_path / "spool" / "outgoing"
+        assert wait_until(lambda: len(list(outgoing.glob("*.dcm"))) >= 6, 30)
         with orthanc(tmp_path / "orthanc", port) as archive:
             archive.wait(6)
             time.sleep(0.5)
@@ -230,10 +229,8 @@ def test_images_that_turn_out_unreadable_are_set_aside(
     caplog.set_level("INFO", "jernih.dicom")
     with DicomNode(answerer(), settings(tmp_path / "spool", free_port())) as node:
         assert storescu(node.port, tmp_path / "short.dcm")[0] == 0
-        limit = time.monotonic() + 20
-        while not list((tmp_path / "spool" / "failed").glob("*.json")):
-            assert time.monotonic() < limit
-            time.sleep(0.1)
+        failed = tmp_path / "spool" / "failed"
+        assert wait_until(lambda: any(failed.glob("*.json")), 20)
     assert "Invented" not in caplog.text
     assert "P7" not in caplog.text
     assert str(short.SOPInstanceUID) not in caplog.text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,13 +46,3 @@ def serving(app: Any) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(30)
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 10) -> None:
-    """Return once it holds, or when the time is up.
-
-    A request is logged and counted after its answer went out, so a client may ask too early.
-    """
-    limit = time.monotonic() + seconds
-    while not holds() and time.monotonic() < limit:
-        time.sleep(0.05)

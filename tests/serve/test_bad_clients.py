@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from tests.data.test_untrusted import deflated, many_scans
-from tests.serve.running import running, wait_until
+from tests.helpers import wait_until
+from tests.serve.running import running
 from tests.serve.test_http import PNG, answerer, post
 
 httpx = pytest.importorskip("httpx")

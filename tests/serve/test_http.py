@@ -25,7 +25,8 @@ from jernih.data.images import read_image, write_png
 from jernih.data.modify import Prepare
 from jernih.randomness import generator
 from tests.data.test_dicom import write as write_dicom
-from tests.serve.running import running, wait_until
+from tests.helpers import wait_until
+from tests.serve.running import running
 from tests.test_answer import model
 
 httpx = pytest.importorskip("httpx")
@@ -252,7 +253,17 @@ def test_large_bodies_are_refused_as_they_come(address: str) -> None:
 
 
 def test_requests_at_once_pass_the_model_together(images: list[bytes]) -> None:
+    from prometheus_client.parser import text_string_to_metric_families
+
     from jernih.serve.settings import ServeSettings
+
+    def counted(address: str) -> dict[tuple[str, ...], float]:
+        page = httpx.get(f"{address}/metrics").text
+        return {
+            (sample.name, *sorted(sample.labels.values())): sample.value
+            for family in text_string_to_metric_families(page)
+            for sample in family.samples
+        }
 
     asked = answerer(0.05)
     with running(asked, ServeSettings(wait_ms=200, batch=8)) as address:
@@ -264,17 +275,11 @@ def test_requests_at_once_pass_the_model_together(images: list[bytes]) -> None:
         assert len(asked.seen) < len(images)
         for one, other in zip(found, alone, strict=True):
             assert one["probabilities"] == pytest.approx(other, abs=1e-4)
-        answered = 'jernih_requests_total{route="/v1/classify",status="200"} 16.0'
-        wait_until(lambda: answered in httpx.get(f"{address}/metrics").text)
-        page = httpx.get(f"{address}/metrics").text
-    from prometheus_client.parser import text_string_to_metric_families
-
-    values = {
-        (sample.name, *sorted(sample.labels.values())): sample.value
-        for family in text_string_to_metric_families(page)
-        for sample in family.samples
-    }
-    assert values["jernih_requests_total", "/v1/classify", "200"] == 16
+        # A request is counted after its answer went out.
+        answered = ("jernih_requests_total", "/v1/classify", "200")
+        wait_until(lambda: counted(address)[answered] == 16)
+        values = counted(address)
+    assert values[answered] == 16
     assert values["jernih_batch_images_sum",] >= 16
     assert values["jernih_images_waiting",] == 0
     assert sum(v for (name, *_), v in values.items() if name == "jernih_images_total") == 16
@@ -376,6 +381,7 @@ def test_logs_tell_nothing_of_the_content(
         post(address, images[0])
         post(address, b"broken")
         httpx.get(f"{address}/v1/patient-7.png")
+        # A request is logged after its answer went out.
         wait_until(lambda: '"status": 404' in caplog.text)
     lines = [
         json.loads(record.getMessage())
